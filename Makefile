@@ -1,0 +1,28 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:       ## list the targets
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
+
+notebooks: .venv/installed  ## run the five notebooks (VQLIB_DATA=folder, VQLIB_PRESET=smoke|quick|report|flagship)
+	$(BIN)/python notebooks/run.py
+
+twins: .venv/installed  ## run them and refresh the committed .ipynb files
+	$(BIN)/python notebooks/run.py --commit
+
+test: .venv/installed  ## lint and test
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+lab: .venv/installed  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+clean:      ## remove caches and runs; weights that ship, data and figures stay
+	rm -rf data/cache data/runs notebooks/executed
+
+.venv/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+.PHONY: help notebooks twins test lab clean

@@ -1,0 +1,208 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 1. Look at the data before you model it
+#
+# Reads a data set: HAM10000, ISIC 2018, MedMNIST, class folders, or the built-in synthetic lesions.
+# Writes the decoded cache, `01.json` (channel statistics) and `figures/<preset>/01_*.png`.
+# Half a minute on two cores.
+#
+# You will count what is there by image *and* by lesion, see what a random split would leak,
+# and take the mean, spread and variance that the next notebook divides by.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from vqlib import plots
+from vqlib.augment import augment, centre_crop
+from vqlib.data import class_counts
+from vqlib.dataset import SPLITS, assert_disjoint, split_of, statistics
+from vqlib.workspace import open_workspace
+
+# %%
+PRESET = None  # None: $VQLIB_PRESET, else "quick"
+DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
+SEED = 0
+
+# %%
+ws = open_workspace(PRESET, DATA)
+dataset = ws.dataset
+print(ws)
+for note in dataset.notes:
+    print("note   ", note)
+
+# %% [markdown]
+# ## What was left out?
+#
+# Every image of the source is decoded once, in full: a truncated JPEG opens without complaint and only fails
+# when its last row is read. What cannot be used is listed with its reason. Nothing is replaced by a neighbour.
+
+# %%
+print(f"{len(dataset)} images used, {len(dataset.skipped)} skipped")
+for name, reason in dataset.skipped[:10]:
+    print(f"  {name}: {reason}")
+
+# %% [markdown]
+# ## How many lesions are there?
+#
+# HAM10000 photographs many lesions more than once. Before you run the cell: if you shuffle images into
+# train and test, what share of the test images do you expect to show a lesion that is also in train?
+
+# %%
+counts = class_counts(dataset.label_names, dataset.lesions)
+for name, (images, lesions) in counts.items():
+    print(f"{name:20s} {images:6d} images  {lesions:6d} lesions")
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 3))
+names, (images, lesions) = list(counts), np.array(list(counts.values())).T
+place = np.arange(len(names))
+ax.bar(place - 0.2, images, 0.4, label="images", color="0.35")
+ax.bar(place + 0.2, lesions, 0.4, label="lesions", color="0.75")
+ax.set_xticks(place, names, rotation=30 if len(names) > 7 else 0)
+ax.set_ylabel("count")
+ax.legend()
+plots.save(fig, ws, "01_classes")
+
+# %%
+rng = np.random.default_rng(SEED)
+shuffled = rng.permutation(len(dataset))
+cut = int(0.8 * len(dataset))
+in_train = {dataset.lesions[i] for i in shuffled[:cut]}
+leak = np.mean([dataset.lesions[i] in in_train for i in shuffled[cut:]])
+print(f"random 80/20 split by image: {leak:.1%} of the test images show a lesion that is also in train")
+
+# %% [markdown]
+# On the 9,025 images of HAM10000 used here, **about a third** of the randomly chosen test images show a lesion
+# that the model has already seen from another angle. A score on such a test set rewards memory. One class makes up
+# two thirds of the images: any average over images is mostly an average over naevi, so later notebooks give figures
+# per class as well.
+#
+# ## A split that cannot leak
+#
+# The side of an image is decided by a hash of its lesion id: 80 / 10 / 10, the same on every machine, and unchanged
+# for all others when an image is added or lost. Lesions that are joined by near-duplicate images (difference hash of
+# 256 bits, at most 16 apart) are put on one side too. Disjointness is asserted when the data is opened; the cell
+# plants a leak to see that the assertion bites.
+
+# %%
+for name in SPLITS:
+    rows = dataset.splits[name]
+    print(f"{name:10s} {len(rows):5d} images, {len({dataset.lesions[i] for i in rows}):5d} lesions")
+print(f"lesion {dataset.lesions[0]} -> {split_of(dataset.lesions[0])}")
+
+# %%
+planted = {**dataset.splits, "test": np.append(dataset.splits["test"], dataset.splits["train"][0])}
+try:
+    assert_disjoint(planted, dataset.lesions)
+except ValueError as error:
+    print("caught:", error)
+
+# %% [markdown]
+# ## What do the classes look like?
+#
+# Eight lesions of each class, one image of each, drawn with a seed, not picked. Watch for what is *not* the lesion:
+# dark corners, hairs, gel bubbles, rulers. A generative model will learn those as well.
+
+# %%
+first_views = np.unique(dataset.lesions, return_index=True)[1]
+rng.shuffle(first_views)
+fig, axs = plt.subplots(len(dataset.classes), 1, figsize=(7, 0.95 * len(dataset.classes)))
+for k, (ax, name) in enumerate(zip(axs, dataset.classes)):
+    rows = first_views[dataset.labels[first_views] == k][:8]
+    plots.show_images(ax, dataset[rows])
+    ax.set_title(name, loc="left", fontsize=9)
+plots.save(fig, ws, "01_samples");
+
+# %% [markdown]
+# ## Augmentation, on whole batches
+#
+# Left-right flip with probability 0.4, rotation by up to 10 degrees, centre crop: the report's choices, applied to a
+# batch of tensors at once instead of image by image. First row: as stored. Below: four draws of the same eight images.
+# After resizing there is no margin outside the crop, so the corners of a rotated image are mirrored, never black.
+# Under `report`, which keeps the raw pixels and crops 128 of them, a margin is kept in the cache and the corners are real.
+
+# %%
+squares = dataset.squares(dataset.splits["train"][:8])
+draws = [centre_crop(squares, dataset.geometry.crop)]
+for k in range(4):
+    dice = torch.Generator().manual_seed(SEED + k)
+    draws.append(augment(squares, ws.preset.augment, dataset.geometry.crop, dice))
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 5))
+plots.show_images(ax, torch.cat(draws), title="stored, then four random draws")
+plots.save(fig, ws, "01_augmentation")
+
+# %% [markdown]
+# ## One number for the loss: the data variance
+#
+# A reconstruction error means nothing until it is divided by the variance of what is reconstructed: then the mean
+# image scores 1. For three channels with means $\mu_c$ and standard deviations $\sigma_c$, the variance of *all*
+# values together splits exactly into two parts:
+#
+# $$\mathrm{Var}(x) \;=\; \underbrace{\tfrac13 \textstyle\sum_c \sigma_c^2}_{\text{within channels}}
+#   \;+\; \underbrace{\tfrac13 \textstyle\sum_c (\mu_c - \bar\mu)^2}_{\text{between channels}}$$
+#
+# Which part would you expect to be larger on skin?
+
+# %%
+stats = statistics(dataset, "train")
+mean, std = np.array(stats["mean"]), np.array(stats["std"])
+within, between = (std**2).mean(), mean.var()
+print("mean", mean.round(4), " std", std.round(4))
+print(f"within {within:.4f} + between {between:.4f} = {within + between:.4f}; measured {stats['variance']:.4f}")
+assert abs(within + between - stats["variance"]) < 1e-6
+
+# %%
+report_mean, report_std = np.array([0.6567, 0.3680, 0.3743]), np.array([0.1701, 0.1709, 0.1831])
+print(f"the report: {(report_std**2).mean():.4f} + {report_mean.var():.4f} = "
+      f"{(report_std**2).mean() + report_mean.var():.4f}")
+
+# %% [markdown]
+# The report's 0.0487 is reproduced from its own mean and standard deviation, so it is the variance of pixels in
+# [0, 1]. But its network is trained on *normalised* pixels, whose variance is 1 by construction (there is no
+# between-channel part left, and the within part is divided out). Dividing a normalised error by 0.0487 makes the
+# reconstruction term 20 times heavier than intended, and the commitment weight of 0.25 acts like 0.012.
+# Here the loss divides by the variance of exactly the tensor that it is computed on.
+#
+# Its mean also tells what it looked at: a red of 0.66 against the 0.76 of whole images. A raw centre crop of 128
+# pixels out of 600 x 450 is 6 % of the picture, the inside of the lesion. What was never in the data cannot be drawn.
+
+# %%
+x = dataset[dataset.splits["train"][:512]]
+normalised = (x - torch.tensor(mean).float().view(3, 1, 1)) / torch.tensor(std).float().view(3, 1, 1)
+print(f"variance of normalised pixels: {normalised.var():.3f}")
+fig, axs = plt.subplots(1, 2, figsize=(8, 2.6))
+for c, colour in enumerate(("tab:red", "tab:green", "tab:blue")):
+    axs[0].hist(x[:, c].flatten()[::97], 60, color=colour, histtype="step")
+    axs[1].hist(normalised[:, c].flatten()[::97], 60, color=colour, histtype="step")
+axs[0].set_xlabel("pixel value in [0, 1]")
+axs[1].set_xlabel("normalised per channel")
+plots.save(fig, ws, "01_channels")
+
+# %% [markdown]
+# ## What we learned
+#
+# - Count lesions, not images; split by lesion. A random split of HAM10000 leaks about a third of its test images.
+# - One class has two thirds of the images: report figures per class.
+# - Normalise each channel with its own mean and spread, and undo it with the same ones.
+# - Notebook 2 takes the channel statistics saved here.
+
+# %%
+ws.keep("01", f"{leak:.0%} of a random test split would leak", **stats, leak=leak, skipped=len(dataset.skipped),
+           counts=counts)
+print(ws.closing(SEED))

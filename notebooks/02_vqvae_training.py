@@ -1,0 +1,216 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. Train the VQ-VAE, and see why the report's codebook collapsed
+#
+# Reads the data and `01.json` (notebook 1). Writes `vqvae.safetensors`, `counterpart.safetensors`, `02.json` and
+# `figures/<preset>/02_*.png`. About four minutes under `quick` on two cores.
+#
+# You will compress each image into a grid of codes, once with the report's codebook settings and once with ours, the
+# same nets for the same number of updates, and measure on held-out lesions what the codes keep and lose.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from vqlib import metrics, plots, widgets
+from vqlib.files import save_model
+from vqlib.quantizer import nearest
+from vqlib.train import read_log, train_vqvae, watch
+from vqlib.vqvae import VQVAE
+from vqlib.workspace import open_workspace
+
+# %%
+PRESET = None  # None: $VQLIB_PRESET, else "quick"
+DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
+SPLIT = "validation"
+
+# %%
+ws = open_workspace(PRESET, DATA)
+dataset, stats = ws.dataset, ws.recall("01")
+print(ws)
+
+# %% [markdown]
+# ## The idea
+#
+# An encoder turns each $f \times f$ patch into a vector $z$ of width $D$; the quantizer replaces it by the nearest of
+# $K$ code vectors $e_k$, and a decoder paints the image from those. What is kept of the patch is one number,
+# $k \in \{0..K-1\}$: $\log_2 512 = 9$ bits.
+#
+# $$k = \arg\min_j \lVert z - e_j \rVert^2, \qquad
+#   \mathcal L = \underbrace{\lVert x - \hat x \rVert^2 / \sigma^2}_{\text{reconstruction}}
+#   + \beta \underbrace{\lVert z - \mathrm{sg}[e_k] \rVert^2}_{\text{commitment}}$$
+#
+# The gradient passes the quantizer as if it were not there. The codes themselves are no parameters: each follows the
+# mean of the vectors that chose it, by exponential moving averages (`vqlib/quantizer.py`).
+
+# %%
+preset = ws.preset
+cfg, run = preset.vqvae, preset.vqvae_run
+values = 3 * cfg.image_size**2
+bits = cfg.grid**2 * np.log2(cfg.n_codes)
+print(f"{cfg.image_size} px, {cfg.n_down} halvings: {cfg.grid} x {cfg.grid} = {cfg.grid**2} codes of {cfg.n_codes}")
+print(f"{values} colour values -> {bits:.0f} bits: {bits / values:.3f} bits per value, 8 / {8 * values / bits:.0f}")
+
+# %% [markdown]
+# ## Cheap checks before spending minutes
+#
+# The mean image must score 1.0 by the loss's own measure. And the quantizer must agree with brute force on real
+# encoder outputs: if its shortcut $\lVert c \rVert^2/2 - r \cdot c$ is right, no row may prefer another code.
+
+# %%
+model = VQVAE(cfg, stats["mean"], stats["std"], run.seed).to(ws.device)
+x = dataset[dataset.splits["train"][:256]].to(ws.device)
+print(f"mean image: {model.normalise(x).pow(2).mean():.3f} on 256 images")
+rows = model.encoder(model.normalise(x[:8])).detach().movedim(1, -1).flatten(0, 2)
+brute = torch.cdist(rows.double(), model.quantizer.codebook.double()).argmin(1)
+print(f"same code as brute force: {(nearest(rows, model.quantizer.codebook) == brute).float().mean():.2%}")
+
+# %% [markdown]
+# ## Run: ours
+#
+# Two lines make the difference to come. *Data init*: the first batch's own vectors are the first codes.
+# *Revival*: a code that is hardly ever chosen is moved onto a vector of the current batch, together with its count
+# and its sum (moving the vector alone would be undone by the next update). And the learning rate falls along a cosine.
+# A run that was stopped goes on where it was; a finished one returns at once.
+
+# %%
+variance = stats["variance"] if preset.scale_by_pixels else 1.0
+for _step, _losses in watch(train_vqvae(model, dataset, run, preset.augment, variance, ws.folder / "vqvae"), run.steps):
+    pass
+save_model(ws.folder / "vqvae.safetensors", model, **ws.card, steps=run.steps, seed=run.seed)
+
+# %% [markdown]
+# ## Run: the counterpart
+#
+# The same nets, data, batches and number of updates with the other codebook settings: under `quick` the report's
+# (codes start as random numbers, nobody is revived, constant learning rate, error divided by the variance of
+# un-normalised pixels). Under `report` it is the other way round. What do you expect of its perplexity, the number of
+# codes that are effectively in use?
+
+# %%
+other = preset.counterpart
+collapsed = VQVAE(other.vqvae, stats["mean"], stats["std"], run.seed).to(ws.device)
+variance = stats["variance"] if other.scale_by_pixels else 1.0
+loop = train_vqvae(collapsed, dataset, other.vqvae_run, other.augment, variance, ws.folder / "counterpart")
+for _step, _losses in watch(loop, run.steps):
+    pass
+save_model(ws.folder / "counterpart.safetensors", collapsed, **ws.card, steps=run.steps, seed=run.seed)
+
+# %% [markdown]
+# ## Read the curves
+
+# %%
+NAMES = ("report's settings", "with init and revival") if preset.scale_by_pixels else ("ours", "report's settings")
+logs = {name: read_log(ws.folder / part) for name, part in zip(NAMES, ("vqvae", "counterpart"))}
+for name, p in zip(NAMES, (preset, other)):
+    for line in logs[name]:                     # the same unit for both: the mean image scores 1
+        line["nmse"] = line["recon"] * (stats["variance"] if p.scale_by_pixels else 1.0)
+
+# %%
+fig, axs = plt.subplots(1, 2, figsize=(10, 3.4))
+for (name, log), colour in zip(logs.items(), ("tab:blue", "tab:red")):
+    plots.curve(axs[0], log, "nmse", name, smooth=10, color=colour)
+    plots.curve(axs[1], log, "perplexity", name, smooth=10, color=colour)
+axs[0].set(yscale="log", ylabel="reconstruction error (mean image = 1)")
+axs[1].set(ylabel="perplexity of a batch")
+axs[1].axhline(cfg.n_codes, color="0.6", lw=0.8)
+axs[0].legend()
+plots.save(fig, ws, "02_training");
+
+# %% [markdown]
+# ## Held-out figures, over the whole split
+#
+# Perplexity of one batch depends on the batch, so usage is counted over all held-out images. PSNR and SSIM are taken
+# per image, on [0, 1], after rounding to 8 bits, and then averaged.
+
+# %%
+result = {name: metrics.evaluate_vqvae(m, dataset, SPLIT) for name, m in zip(NAMES, (model, collapsed))}
+for name, r in result.items():
+    print(f"{name:22s} PSNR {r['psnr']['mean']:.2f} +- {r['psnr']['std']:.2f} dB  SSIM {r['ssim']['mean']:.3f}  "
+          f"codes used {r['codes_used']}/{r['n_codes']}  perplexity {r['perplexity']:.0f}")
+
+# %%
+print(f"{NAMES[0]}, {SPLIT}: mean and standard deviation over the images of a class")
+for name, c in result[NAMES[0]]["classes"].items():
+    print(f"{name:20s} {c['images']:4d} images  PSNR {c['psnr']['mean']:.2f} +- {c['psnr']['std']:.2f} dB  "
+          f"SSIM {c['ssim']['mean']:.3f} +- {c['ssim']['std']:.3f}")
+
+# %% [markdown]
+# PROSE02
+
+# %% [markdown]
+# ## The codebook, alive and collapsed
+#
+# How often is each code chosen over the split, most frequent first? A healthy codebook is a long slope,
+# a collapsed one a cliff.
+
+# %%
+details = {name: metrics.reconstruct(m, dataset, SPLIT) for name, m in zip(NAMES, (model, collapsed))}
+fig, ax = plt.subplots(figsize=(8, 3))
+for (name, r), colour in zip(details.items(), ("tab:blue", "tab:red")):
+    picks = torch.bincount(r["codes"].flatten(), minlength=cfg.n_codes).sort(descending=True).values
+    ax.plot(picks / picks.sum(), color=colour, label=f"{name}: {result[name]['codes_used']} used")
+ax.set(yscale="log", xlabel="code, by rank", ylabel="share of picks")
+ax.legend()
+plots.save(fig, ws, "02_usage");
+
+# %% [markdown]
+# ## Reconstructions of lesions never seen, the worst included
+#
+# Eight held-out images drawn by seed, then the eight with the lowest PSNR of the whole split. Averages hide the second
+# kind: hairs, rulers, bubbles and fine network cost the most, because no code was ever paid to draw them.
+
+# %%
+worst = details[NAMES[0]]["psnr"].argsort()[:8].numpy()
+chosen = np.random.default_rng(run.seed).choice(len(dataset.splits[SPLIT]), 8, replace=False)
+fig, axs = plt.subplots(2, 1, figsize=(8.5, 7))
+for ax, picks, title in zip(axs, (chosen, worst), ("drawn by seed", "the worst")):
+    x = dataset[dataset.splits[SPLIT][picks]]
+    x_hat = [m.decode(m.encode(x.to(ws.device))).cpu() for m in (model, collapsed)]
+    plots.show_images(ax, torch.cat([x, *x_hat]), title=f"{title}: original, {NAMES[0]}, {NAMES[1]}")
+plots.save(fig, ws, "02_reconstructions");
+
+# %%
+fig, axs = plt.subplots(1, 2, figsize=(10, 3))
+plots.bars_by_class(axs[0], result[NAMES[0]]["classes"], "psnr", "PSNR, dB")
+plots.bars_by_class(axs[1], result[NAMES[0]]["classes"], "ssim", "SSIM")
+plots.save(fig, ws, "02_classes");
+
+# %% [markdown]
+# ## Look for yourself
+#
+# First the static figure, then the same function behind a slider: choose a held-out image, and see the original, its
+# reconstruction, where it errs, and the code map that the prior of notebook 4 will learn to write.
+
+# %%
+fig = widgets.draw_reconstruction(model, dataset, int(dataset.splits[SPLIT][worst[0]]))
+plots.save(fig, ws, "02_explorer");
+
+# %%
+widgets.reconstruction_explorer(model, dataset, SPLIT)
+
+# %% [markdown]
+# ## What we learned
+#
+# - The nets of the report were never the problem: the same nets, with codes that start on data and are revived,
+#   use the whole codebook.
+# - Usage is a property of a split, quality a property of an image: report spread and worst cases.
+# - Notebook 3 asks what each code means; notebook 4 learns in which order they come.
+
+# %%
+r = result[NAMES[0]]
+ws.keep("02", f"PSNR {r['psnr']['mean']:.1f} dB, {r['codes_used']}/{r['n_codes']} codes used", **result)
+print(ws.closing(run.seed))

@@ -1,0 +1,171 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3. What does a code mean?
+#
+# Reads `vqvae.safetensors` and `counterpart.safetensors` (notebook 2). Writes `03.json`, `03_umap.csv` (the
+# coordinates) and `figures/<preset>/03_*.png`. Half a minute.
+#
+# You will see the codebook from four sides: what each code paints, which codes lie close together, how often each is
+# used, and which diagnosis uses it more than others do.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from umap import UMAP
+
+from vqlib import plots
+from vqlib.files import load_model
+from vqlib.metrics import psnr, reconstruct
+from vqlib.workspace import open_workspace
+
+# %%
+PRESET = None  # None: $VQLIB_PRESET, else "quick"
+DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
+SPLIT = "validation"
+SEED = 0
+
+# %%
+ws = open_workspace(PRESET, DATA)
+dataset = ws.dataset
+print(ws)
+vqvae, _ = load_model(ws.folder / "vqvae.safetensors", "vqvae", made_by="notebook 02")
+other, _ = load_model(ws.folder / "counterpart.safetensors", "vqvae", made_by="notebook 02")
+
+# %% [markdown]
+# ## Does the place of a code matter, or only which codes there are?
+#
+# If an image were a bag of codes, shuffling its grid would change little. Predict what you will see, then run.
+
+# %%
+x = dataset[dataset.splits[SPLIT][:8]]
+codes = vqvae.encode(x)
+mixed = codes.flatten(1)[:, torch.randperm(codes[0].numel(), generator=torch.Generator().manual_seed(SEED))]
+x_hat, x_mixed = vqvae.decode(codes), vqvae.decode(mixed.view_as(codes))
+print(f"PSNR in order {psnr(x_hat, x).mean():.1f} dB, shuffled {psnr(x_mixed, x).mean():.1f} dB")
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 3.2))
+plots.show_images(ax, torch.cat([x, x_hat, x_mixed]), title="original, from its codes, from its codes in random order")
+plots.save(fig, ws, "03_shuffled");
+
+# %% [markdown]
+# The palette survives, the lesion does not. A prior that gets the *frequencies* of codes right but not their places
+# paints exactly this: skin-coloured texture. Keep the third row in mind for notebook 5.
+#
+# ## What each code paints
+#
+# A code has no picture of its own: the decoder looks at its neighbours as well. The fairest portrait is the centre of
+# a 5 x 5 patch made of that code alone. Sorted by brightness; each tile is one code.
+
+# %%
+patches = plots.code_patches(vqvae)                       # (K, 3, f, f)
+colours = patches.mean((2, 3))                            # (K, 3)
+details = reconstruct(vqvae, dataset, SPLIT)
+K = vqvae.cfg.n_codes
+counts = torch.bincount(details["codes"].flatten(), minlength=K)
+fig, ax = plt.subplots(figsize=(8, 4.2))
+plots.show_images(ax, patches[colours.mean(1).argsort()], per_row=32, title=f"{K} codes, dark to light")
+plots.save(fig, ws, "03_patches");
+
+# %% [markdown]
+# ## Which codes are neighbours?
+#
+# Two maps of the same code vectors from D dimensions to 2. PCA keeps the directions of largest variance: distances
+# are true, but only in that plane. UMAP keeps *who is whose neighbour* and bends everything else. Seeded, one thread:
+# the same versions on the same machine draw the same map; the coordinates are saved beside the figure.
+# Area shows how often a code is picked on held-out lesions, colour is the colour it decodes to, and a grey cross
+# is a code that is never picked.
+
+# %%
+vectors = vqvae.quantizer.codebook.numpy()                # (K, D)
+neighbours = min(15, K - 1)
+layout = UMAP(n_neighbors=neighbours, min_dist=0.1, random_state=SEED, n_jobs=1).fit_transform(vectors)
+centred = vectors - vectors.mean(0)
+_, sizes, axes = np.linalg.svd(centred, full_matrices=False)
+plane = centred @ axes[:2].T
+explained = (sizes[:2] ** 2).sum() / (sizes**2).sum()
+
+# %%
+fig, axs = plt.subplots(1, 2, figsize=(11, 5))
+plots.scatter_codes(axs[0], layout, counts.numpy(), colours.numpy(), f"UMAP, {neighbours} neighbours, seed {SEED}")
+plots.scatter_codes(axs[1], plane, counts.numpy(), colours.numpy(), f"PCA, {explained:.0%} of the variance")
+plots.save(fig, ws, "03_umap")
+np.savetxt(ws.folder / "03_umap.csv", layout, "%.5f", ",", header="umap_1,umap_2", comments="")
+
+# %% [markdown]
+# **What UMAP cannot say.** The size of a cluster, the empty space between two clusters and their left-right order
+# mean nothing: another seed moves them. Nothing in the picture says how *often* a region is used, which is why the
+# dots carry it. And an island need not be a discovery: in the report's UMAP the separate island was the set of codes
+# in use and the large blob were dead codes, which had never been moved by data and were near to each other only in that.
+# The next cell draws that case from measured numbers: the counterpart's codebook with its dead codes.
+
+# %%
+dead_details = reconstruct(other, dataset, SPLIT)
+dead_counts = torch.bincount(dead_details["codes"].flatten(), minlength=K)
+dead_layout = UMAP(n_neighbors=neighbours, min_dist=0.1, random_state=SEED, n_jobs=1).fit_transform(other.quantizer.codebook.numpy())
+fig, axs = plt.subplots(1, 2, figsize=(11, 4.6))
+for ax, points, n, model in ((axs[0], layout, counts, vqvae), (axs[1], dead_layout, dead_counts, other)):
+    tint = plots.code_patches(model).mean((2, 3)).numpy()
+    plots.scatter_codes(ax, points, n.numpy(), tint, f"{(n > 0).sum()} of {K} codes in use")
+plots.save(fig, ws, "03_umap_counterpart");
+
+# %% [markdown]
+# ## How far apart are codes, in units that mean something?
+#
+# A distance in code space matters only through the picture. Replace every code of an image by its nearest other code,
+# and measure: a small loss says that neighbours paint alike, so the prior may confuse them at little cost.
+
+# %%
+distance = torch.cdist(vqvae.quantizer.codebook, vqvae.quantizer.codebook).fill_diagonal_(torch.inf)
+neighbour, anyone = distance.argmin(1), torch.randperm(K, generator=torch.Generator().manual_seed(SEED))
+for name, swap in (("nearest other code", neighbour), ("any other code", anyone)):
+    print(f"each code replaced by its {name}: {psnr(vqvae.decode(swap[codes]), x).mean():.1f} dB")
+print(f"unchanged: {psnr(x_hat, x).mean():.1f} dB")
+
+# %% [markdown]
+# ## Do diagnoses use different codes?
+#
+# Lift: how much more often a class picks a code than all images do. 1 means no preference.
+# Only codes with at least 20 picks in the class count, so that a single odd image cannot make a favourite.
+
+# %%
+labels = details["labels"]
+by_class = torch.stack([torch.bincount(details["codes"][labels == k].flatten(), minlength=K)
+                        for k in range(len(dataset.classes))]).double()            # (classes, K)
+share = by_class / by_class.sum(1, keepdim=True).clamp_min(1)
+lift = torch.where(by_class >= 20, share / (counts / counts.sum()).clamp_min(1e-9), 0)
+top = lift.topk(12, dim=1)
+for name, values in zip(dataset.classes, top.values):
+    print(f"{name:20s} largest lifts " + " ".join(f"{v:.1f}" for v in values[:6]))
+
+# %%
+fig, axs = plt.subplots(1, 2, figsize=(11, 3.6), width_ratios=(2, 1.2))
+order = counts.argsort(descending=True)
+picture = axs[0].imshow((lift[:, order] + 1e-2).log2().clamp(-2, 2), aspect="auto", cmap="RdBu_r", interpolation="nearest")
+axs[0].set_yticks(range(len(dataset.classes)), dataset.classes)
+axs[0].set(xlabel="code, by overall use", title="log2 lift (white: as often as anyone)")
+fig.colorbar(picture, ax=axs[0])
+plots.show_images(axs[1], patches[top.indices.flatten()], per_row=12, title="the 12 codes of largest lift per class")
+plots.save(fig, ws, "03_classes");
+
+# %% [markdown]
+# PROSE03
+
+# %%
+used = int((counts > 0).sum())
+ws.keep("03", f"{used}/{K} codes alive, {int((dead_counts > 0).sum())}/{K} in the counterpart", codes_used=used,
+        explained_by_two_axes=float(explained), largest_lift={c: float(v[0]) for c, v in zip(dataset.classes, top.values)})
+print(ws.closing(SEED))

@@ -1,0 +1,182 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4. Train two priors on the same codes
+#
+# Reads `vqvae.safetensors` (notebook 2). Writes `gpt.safetensors`, `windowed.safetensors`, `04.json` and
+# `figures/<preset>/04_*.png`. About four minutes under `quick` on two cores.
+#
+# A prior says which codes follow which. You will train the report's windowed transformer and a GPT that sees the whole
+# grid and the diagnosis, on identical codes, and compare them by likelihood on lesions that neither has seen.
+
+# %%
+import math
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import torch
+
+from vqlib import plots
+from vqlib.files import load_model, save_model
+from vqlib.gpt import GPT
+from vqlib.metrics import likelihood, unigram_nats
+from vqlib.train import encode_dataset, held_out_nats, read_log, train_prior, watch
+from vqlib.windowed import WindowedGPT
+from vqlib.workspace import open_workspace
+
+# %%
+PRESET = None  # None: $VQLIB_PRESET, else "quick"
+DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
+SPLIT = "validation"
+
+# %%
+ws = open_workspace(PRESET, DATA)
+dataset, preset = ws.dataset, ws.preset
+print(ws)
+vqvae, _ = load_model(ws.folder / "vqvae.safetensors", "vqvae", made_by="notebook 02")
+vqvae = vqvae.to(ws.device)
+
+# %% [markdown]
+# ## From images to sentences
+#
+# Every image becomes a row of codes, read like a page. Training images are encoded in several views (mirrored ones at
+# least): a lesion has no left and right, and 7,000 images are few.
+
+# %%
+train = encode_dataset(vqvae, dataset, "train", preset.views)     # codes (n, views, T), labels (n,)
+held_out = encode_dataset(vqvae, dataset, SPLIT)
+K, T = vqvae.cfg.n_codes, train[0].shape[2]
+print(f"{train[0].shape[0]} images x {train[0].shape[1]} views x {T} codes; {len(held_out[0])} held-out images")
+
+# %% [markdown]
+# ## Two lines to beat
+#
+# Knowing nothing costs $\ln K$ nats per code. Knowing only how often each code occurs costs the unigram entropy.
+# Whatever a prior gains below the second line, it gains from *context*.
+
+# %%
+lines = {"ln K": math.log(K), "unigram": unigram_nats(train[0], held_out[0][:, 0], K)}
+for name, value in lines.items():
+    print(f"{name:8s} {value:.3f} nats/code = {value / math.log(2):.2f} bits/code = {T * value / math.log(2):.0f} bits/image")
+
+# %% [markdown]
+# ## Why a window cannot draw a lesion
+#
+# The report cut its sequence of start, codes and end into random windows of a quarter of the grid and counted positions
+# from the window's first token. Such a model sees a few rows and never knows which. The whole-grid GPT gets all codes so
+# far, a learned vector for the row and the column of the cell that it predicts, and the diagnosis as its first token:
+# $t$ codes in, $t + 1$ predictions out.
+#
+# Two checks on real codes before training: an untrained prior must cost about $\ln K$, and the prediction of cell $i$ must
+# not depend on cells $\ge i$. The gradient tells: from the loss of one cell back to the embedded inputs.
+
+# %%
+gpt = GPT(replace(preset.gpt, n_classes=len(dataset.classes))).to(ws.device)
+windowed = WindowedGPT(preset.windowed).to(ws.device)
+codes, labels = held_out[0][:8, 0].long().to(ws.device), held_out[1][:8].to(ws.device)
+print(f"untrained: {gpt.nats(codes, labels).mean():.3f} nats/code, ln K = {lines['ln K']:.3f}")
+cell = T // 2
+embedded = gpt.embed.register_forward_hook(lambda *a: a[2].retain_grad() or setattr(gpt, "seen", a[2]))
+gpt.nats(codes, labels)[:, cell].sum().backward()
+embedded.remove()
+reach = gpt.seen.grad.abs().sum((0, 2)).nonzero()[:, 0]
+print(f"cell {cell} looks at codes {reach.min()}..{reach.max()}")
+
+# %% [markdown]
+# ## Run: the whole grid
+
+# %%
+loop = train_prior(gpt, train, held_out, preset.gpt_run, ws.folder / "gpt", dataset.fingerprint)
+for _step, _losses in watch(loop, preset.gpt_run.steps):
+    pass
+save_model(ws.folder / "gpt.safetensors", gpt, **ws.card, steps=preset.gpt_run.steps, seed=preset.gpt_run.seed)
+
+# %% [markdown]
+# ## Run: the report's window
+
+# %%
+loop = train_prior(windowed, train, held_out, preset.windowed_run, ws.folder / "windowed", dataset.fingerprint)
+for _step, _losses in watch(loop, preset.windowed_run.steps):
+    pass
+save_model(ws.folder / "windowed.safetensors", windowed, **ws.card, steps=preset.windowed_run.steps,
+           seed=preset.windowed_run.seed)
+
+# %% [markdown]
+# ## Training metrics
+#
+# As in the report: train and held-out loss against updates, and the learning rate, for both. Both losses are
+# evaluated without dropout on equally many images, so a gap between them is memory, not noise. The weights that are kept
+# are those of the lowest held-out loss.
+
+# %%
+logs = {"whole grid": read_log(ws.folder / "gpt"), "window": read_log(ws.folder / "windowed")}
+fig, axs = plt.subplots(1, 2, figsize=(10.5, 3.6), width_ratios=(1.7, 1))
+for (name, log), colour in zip(logs.items(), ("tab:blue", "tab:red")):
+    plots.curve(axs[0], log, "train", f"{name}, train", color=colour, ls="--", marker=".")
+    plots.curve(axs[0], log, "held_out", f"{name}, held out", color=colour, marker=".")
+    plots.curve(axs[1], log, "lr", name, color=colour)
+for name, value in lines.items():
+    axs[0].axhline(value, color="0.6", lw=0.8)
+    axs[0].text(0, value, f" {name}", va="bottom", color="0.4", fontsize=8)
+axs[0].set_ylabel("nats per code")
+axs[1].set_ylabel("learning rate")
+axs[0].legend(fontsize=8)
+plots.save(fig, ws, "04_training");
+
+# %% [markdown]
+# ## Likelihood of lesions never seen
+#
+# The negative log-likelihood is what an arithmetic coder driven by the prior would spend: nats per code, bits per
+# image (the fixed-length code spends $T \log_2 K$), and bits per colour value of the image that the codes stand for.
+# Note that the last one is the price of the *codes*: the picture they give back is not the original.
+
+# %%
+nats = {name: held_out_nats(prior, held_out[0][:, 0], held_out[1]) for name, prior in
+        (("whole grid", gpt), ("window", windowed))}
+result = {name: likelihood(n, 3 * dataset.geometry.crop**2) for name, n in nats.items()}
+print(f"fixed-length code: {T * math.log2(K):.0f} bits/image")
+for name, r in result.items():
+    print(f"{name:11s} {r['nats_per_code']:.3f} nats/code  {r['bits_per_code']:.2f} bits/code  "
+          f"{r['bits_per_image']:.0f} bits/image  {r['bits_per_dim']:.4f} bits/dim")
+
+# %%
+without = held_out_nats(gpt, held_out[0][:, 0], torch.full_like(held_out[1], len(dataset.classes)))
+gain = (without.sum(1) - nats["whole grid"].sum(1)).mean() / math.log(2)
+print(f"knowing the diagnosis saves {gain:.1f} bits of an image's {result['whole grid']['bits_per_image']:.0f}")
+
+# %% [markdown]
+# ## Where is an image hard to predict?
+#
+# The mean cost of each cell of the grid over the held-out images. Guess first: the corner where everything starts,
+# the lesion in the middle, or the border?
+
+# %%
+fig, axs = plt.subplots(1, 2, figsize=(9, 3.6))
+low, high = (f([n.mean(0).quantile(q) for n in nats.values()]) for f, q in ((min, 0.01), (max, 0.99)))
+for ax, (name, n) in zip(axs, nats.items()):
+    side = vqvae.cfg.grid
+    picture = ax.imshow(n.mean(0).view(side, side), vmin=low, vmax=high, cmap="magma")
+    ax.set_axis_off()
+    ax.set_title(f"{name}: {n.mean():.2f} nats/code")
+fig.colorbar(picture, ax=axs, label="nats per code")
+plots.save(fig, ws, "04_cells");
+
+# %% [markdown]
+# PROSE04
+
+# %%
+best = min((line for line in logs["whole grid"] if "held_out" in line), key=lambda line: line["held_out"])
+ws.keep("04", f"{result['whole grid']['nats_per_code']:.2f} nats/code (window {result['window']['nats_per_code']:.2f})",
+        lines=lines, **result, bits_saved_by_class=float(gain), best=best)
+print(ws.closing(preset.gpt_run.seed))

@@ -1,0 +1,201 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. Generate lesions, and judge them honestly
+#
+# Reads `vqvae.safetensors` (notebook 2), `gpt.safetensors` and `windowed.safetensors` (notebook 4). Writes `05.json` and
+# `figures/<preset>/05_*.png`. About a minute.
+#
+# You will draw new images from both priors, of any class and at several temperatures, find out what the report's PSNR
+# of 12.7 measured, and look for the training image nearest to each sample.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from vqlib import metrics, plots, widgets
+from vqlib.files import load_model
+from vqlib.workspace import open_workspace
+
+# %%
+PRESET = None  # None: $VQLIB_PRESET, else "quick"
+DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
+SPLIT = "validation"
+SEED = 0
+
+# %%
+ws = open_workspace(PRESET, DATA)
+dataset, n = ws.dataset, ws.preset.n_samples
+print(ws)
+vqvae, _ = load_model(ws.folder / "vqvae.safetensors", "vqvae", made_by="notebook 02")
+gpt, card = load_model(ws.folder / "gpt.safetensors", "gpt", made_by="notebook 04")
+windowed, _ = load_model(ws.folder / "windowed.safetensors", "windowed", made_by="notebook 04")
+side, K, ANY = vqvae.cfg.grid, vqvae.cfg.n_codes, len(card["classes"])
+
+# %% [markdown]
+# ## The floor: random codes
+#
+# The report's first picture of a "generated" image: every cell an independent random code. What should it look like, if
+# the decoder is good and knows nothing of lesions?
+
+# %%
+dice = torch.Generator().manual_seed(SEED)
+noise = torch.randint(K, (8, side, side), generator=dice)
+used = torch.cat([vqvae.encode(dataset[chunk]).flatten() for chunk in np.array_split(dataset.splits[SPLIT], 8)])
+frequent = used[torch.randint(len(used), (8, side, side), generator=dice)]
+fig, ax = plt.subplots(figsize=(8, 2.3))
+plots.show_images(ax, vqvae.decode(torch.cat([noise, frequent])), title="codes at random: all equally likely; as often as in real images")
+plots.save(fig, ws, "05_random_codes");
+
+# %% [markdown]
+# ## The same seed, the same sample
+#
+# Sampling is a run like any other: with its seed it can be repeated. And the cached sampler must be the same function as
+# the model that was trained: the likeliest code of a full pass at every position is what greedy sampling returns.
+
+# %%
+labels = torch.full((4,), ANY)
+once, again = (gpt.generate(labels, seed=SEED) for _ in range(2))
+greedy = gpt.generate(labels, top_k=1)
+full = gpt(greedy[:, :-1], labels).argmax(-1)
+print(f"same seed, same codes: {torch.equal(once, again)}; another seed: {torch.equal(once, gpt.generate(labels, seed=SEED + 1))}")
+print(f"greedy sampling agrees with full passes on {(full == greedy).float().mean():.2%} of the cells")
+
+# %% [markdown]
+# ## Two priors, side by side
+#
+# Same codes, same decoder, same temperature of 1, nothing picked. Left the report's window, right the whole grid, whose
+# classes are drawn as often as they occur in training. Ask of each picture: is there *one* lesion, with a border, on skin?
+
+# %%
+def progress(t, total):
+    if t % (total // 4) == 0:
+        print(f"  {t}/{total} codes", flush=True)
+
+train_labels = dataset.labels[dataset.splits["train"]]
+drawn = train_labels[torch.randint(len(train_labels), (n,), generator=dice)]
+codes = {"window": windowed.generate(n, seed=SEED, progress=progress),
+         "whole grid": gpt.generate(drawn, seed=SEED, progress=progress)}
+samples = {name: vqvae.decode(c.view(n, side, side)) for name, c in codes.items()}
+
+# %%
+fig, axs = plt.subplots(1, 2, figsize=(11, 5.8 * n / 32 + 0.3))
+for ax, (name, images) in zip(axs, samples.items()):
+    plots.show_images(ax, images, title=f"{name}, temperature 1, seed {SEED}")
+plots.save(fig, ws, "05_two_priors");
+
+# %% [markdown]
+# ## A diagnosis on demand
+#
+# Eight samples of each class. Compare with the real ones of notebook 1, row by row.
+
+# %%
+per_class = torch.arange(ANY).repeat_interleave(8)
+images = vqvae.decode(gpt.generate(per_class, top_p=0.95, seed=SEED).view(-1, side, side))
+fig, axs = plt.subplots(ANY, 1, figsize=(7, 0.95 * ANY))
+for ax, name, row in zip(axs, card["classes"], images.split(8)):
+    plots.show_images(ax, row)
+    ax.set_title(name, loc="left", fontsize=9)
+plots.save(fig, ws, "05_classes");
+
+# %% [markdown]
+# ## Temperature
+#
+# Dividing the logits by a temperature below 1 makes likely codes likelier: cleaner and duller. The same seed in each row.
+
+# %%
+TEMPERATURES = (0.7, 0.85, 1.0, 1.15)
+rows = [vqvae.decode(gpt.generate(drawn[:8], t, seed=SEED).view(-1, side, side)) for t in TEMPERATURES]
+fig, axs = plt.subplots(len(rows), 1, figsize=(8, 1.2 * len(rows)))
+for ax, t, row in zip(axs, TEMPERATURES, rows):
+    plots.show_images(ax, row)
+    spread = row.std(0).mean()
+    ax.set_title(f"temperature {t}: standard deviation between samples {spread:.3f}", loc="left", fontsize=9)
+plots.save(fig, ws, "05_temperature");
+
+# %% [markdown]
+# ## What the report's 12.7 dB measured
+#
+# PSNR compares a reconstruction with its original; a generated image has no original, so it has no PSNR. For
+# reconstructions the report took $-10 \log_{10} \mathrm{MSE}$ of *normalised* pixels and called the peak 1. But
+# normalised pixels are the [0, 1] ones divided by a standard deviation of about 0.17: the error is inflated by
+# $1/\sigma^2$, and the figure lowered by
+#
+# $$-10 \log_{10} \overline{\sigma^2} \;=\; 15.15\ \mathrm{dB} \quad\text{for the report's } \sigma = (0.1701, 0.1709, 0.1831).$$
+#
+# So its 12.70 dB is 27.85 dB on [0, 1]. The same two figures for our weights, per image and per class:
+
+# %%
+result = metrics.evaluate_vqvae(vqvae, dataset, SPLIT)
+report_std = np.array([0.1701, 0.1709, 0.1831])
+shift = -10 * np.log10((report_std**2).mean())
+print(f"the report: 12.70 + {shift:.2f} = {12.70 + shift:.2f} dB on [0, 1]")
+print(f"here, {SPLIT}: {result['report_psnr']['mean']:.2f} dB in the report's units, {result['psnr']['mean']:.2f} dB on [0, 1]")
+for name, c in result["classes"].items():
+    print(f"  {name:20s} {c['psnr']['mean']:.2f} +- {c['psnr']['std']:.2f} dB on [0, 1], worst {c['psnr']['min']:.2f}")
+
+# %%
+fig, ax = plt.subplots(figsize=(6, 2.6))
+details = metrics.reconstruct(vqvae, dataset, SPLIT)
+ax.hist(details["report_psnr"], 40, color="tab:red", alpha=0.6, label="report's units")
+ax.hist(details["psnr"], 40, color="tab:blue", alpha=0.6, label="on [0, 1]")
+ax.axvline(12.70, color="tab:red", lw=1)
+ax.axvline(12.70 + shift, color="tab:blue", lw=1)
+ax.set(xlabel="PSNR of a reconstruction, dB (lines: the report)", ylabel="images")
+ax.legend()
+plots.save(fig, ws, "05_psnr");
+
+# %% [markdown]
+# ## Are they new?
+#
+# Under each sample the nearest training image, mirrored ones included, by the root mean squared difference of 32 x 32
+# thumbnails. A distance alone says little, so the same is done for held-out *real* images: a sample that is much closer
+# to the training set than real lesions ever are is a copy.
+
+# %%
+images = samples["whole grid"][:16]
+rows, distance = metrics.nearest_training(samples["whole grid"], dataset)
+_, real = metrics.nearest_training(dataset[dataset.splits[SPLIT][:256]], dataset)
+limit = real.quantile(0.01)
+copies = (distance < limit).float().mean()
+print(f"distance to train: samples {distance.median():.3f}, held-out {real.median():.3f} (medians)")
+print(f"{copies:.0%} of {n} samples are nearer than the first percentile of held-out images, {limit:.3f}")
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 4.2))
+pairs = [images[:8], dataset[rows[:8].numpy()], images[8:], dataset[rows[8:16].numpy()]]
+plots.show_images(ax, torch.cat(pairs), title="rows 1 and 3: samples; below each: its nearest training image")
+plots.save(fig, ws, "05_nearest");
+
+# %% [markdown]
+# ## Try it
+#
+# One static row, then the same function behind controls: diagnosis, temperature, top-k and seed.
+
+# %%
+fig = widgets.draw_samples(vqvae, gpt, ANY, temperature=0.9, seed=SEED, title=f"any class, temperature 0.9, seed {SEED}")
+plots.save(fig, ws, "05_explorer");
+
+# %%
+widgets.sample_explorer(vqvae, gpt, card["classes"])
+
+# %% [markdown]
+# PROSE05
+
+# %%
+ws.keep("05", f"{n} samples, {copies:.0%} near copies; {result['report_psnr']['mean']:.1f} dB as the report counts",
+        reconstruction=result, near_copies=float(copies), distance_median=float(distance.median()),
+        held_out_distance_median=float(real.median()))
+print(ws.closing(SEED))

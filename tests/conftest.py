@@ -1,0 +1,113 @@
+"""Small seeded things that several test files need; nothing here or below writes outside tmp_path."""
+import csv
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+matplotlib.use("Agg")
+
+import vqlib.data
+import vqlib.dataset
+import vqlib.workspace
+from vqlib.data import read_synthetic
+from vqlib.dataset import Dataset, Geometry
+from vqlib.gpt import GPT, GPTConfig
+from vqlib.vqvae import VQVAE, VQVAEConfig
+from vqlib.windowed import WindowedConfig, WindowedGPT
+
+TINY = VQVAEConfig(image_size=16, n_down=2, hidden=8, residual_hidden=4, residual_layers=1, n_codes=16, code_dim=4)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty VQLIB_HOME, and no environment variable that chooses data or preset."""
+    for name in ("VQLIB_DATA", "VQLIB_PRESET"):
+        monkeypatch.delenv(name, raising=False)
+    for module in (vqlib.data, vqlib.dataset, vqlib.workspace):
+        monkeypatch.setattr(module, "HOME", tmp_path / "home")
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """90 synthetic images of 16 px in seven classes; read only."""
+    return Dataset(read_synthetic(90, 16, seed=0), Geometry(16, 16), cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def vqvae(dataset):
+    """A tiny VQ-VAE whose codebook lies where its encoder's outputs are; eval mode."""
+    model = VQVAE(TINY, seed=0)
+    model.train()(model.normalise(dataset[np.arange(32)]))         # data initialisation
+    return model.eval()
+
+
+def loud(model, seed=0):
+    """Weights so large that each input matters: a fresh prior is uniform whatever it sees."""
+    dice = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.copy_(0.4 * torch.randn(p.shape, generator=dice))
+    return model.eval()
+
+
+@pytest.fixture
+def gpt():
+    return loud(GPT(GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=2)))
+
+
+@pytest.fixture
+def windowed():
+    return loud(WindowedGPT(WindowedConfig(grid=4, n_codes=16, width=16, heads=2, layers=2)))
+
+
+@pytest.fixture
+def codes():
+    """(6, 16) codes of a 4 x 4 grid and (6,) labels."""
+    dice = torch.Generator().manual_seed(1)
+    return torch.randint(16, (6, 16), generator=dice), torch.arange(6)
+
+
+def picture(seed, size=(48, 40)):
+    """A smooth random RGB photograph; two seeds give pictures that no perceptual hash confuses."""
+    cells = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
+
+
+def write_table(path, rows):
+    with path.open("w", newline="") as f:
+        writer = csv.DictWriter(f, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture
+def ham(tmp_path):
+    """A folder like HAM10000: 40 JPEGs in two folders, two images per lesion, and its table. Gives (folder, rows)."""
+    root, rows = tmp_path / "ham", []
+    for i in range(40):
+        part = root / f"HAM10000_images_part_{1 + i // 20}"
+        part.mkdir(parents=True, exist_ok=True)
+        picture(i).save(part / f"ISIC_{i:07d}.jpg", quality=95)
+        rows.append({"lesion_id": f"HAM_{i // 2:07d}", "image_id": f"ISIC_{i:07d}", "dx": ("nv", "mel", "bcc")[i // 2 % 3],
+                     "dx_type": "histo", "age": 50, "sex": "female", "localization": "back"})
+    write_table(root / "HAM10000_metadata.csv", rows)
+    return root, rows
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """A MedMNIST archive of 20 + 5 + 5 dermoscopic images of 28 px."""
+    dice, path = np.random.default_rng(0), tmp_path / "dermamnist.npz"
+    np.savez(path, **{f"{split}_images": dice.integers(0, 256, (n, 28, 28, 3), dtype=np.uint8) for split, n in SIZES.items()},
+             **{f"{split}_labels": np.arange(n)[:, None] % 7 for split, n in SIZES.items()})
+    return path
+
+
+SIZES = {"train": 20, "val": 5, "test": 5}
+
+

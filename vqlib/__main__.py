@@ -1,0 +1,129 @@
+"""python -m vqlib {train-vqvae,train-prior,evaluate,sample}: what the notebooks do, without them."""
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torchvision.utils import save_image
+
+from vqlib import metrics
+from vqlib.data import DataError, open_source
+from vqlib.dataset import Dataset, Geometry, statistics
+from vqlib.files import FileError, load_model, save_model, write_atomically
+from vqlib.gpt import GPT
+from vqlib.presets import PRESETS
+from vqlib.train import encode_dataset, train_prior, train_vqvae, watch
+from vqlib.vqvae import VQVAE
+from vqlib.windowed import WindowedGPT
+from vqlib.workspace import open_workspace
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="vqlib", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+
+    def command(name, run, text):
+        p = commands.add_parser(name, help=text, description=text)
+        p.set_defaults(run=run)
+        p.add_argument("--data", help="folder or .npz; default: $VQLIB_DATA, data/ham10000, synthetic")
+        return p
+
+    for name, run, text in (("train-vqvae", run_train_vqvae, "train encoder, codebook and decoder; resumes"),
+                            ("train-prior", run_train_prior, "train a prior on the codes of a VQ-VAE; resumes")):
+        p = command(name, run, text)
+        p.add_argument("--preset", choices=PRESETS, help="default: $VQLIB_PRESET, else quick")
+        p.add_argument("--steps", type=int, help="updates, instead of the preset's")
+        p.add_argument("--out", type=Path, help="model file; default: under data/runs, where the notebooks look")
+    p.add_argument("--kind", choices=("gpt", "windowed"), default="gpt", help="whole-grid GPT or the report's transformer")
+    p.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
+    p = command("evaluate", run_evaluate, "figures of a VQ-VAE, and of a prior, on a split, as JSON")
+    p.add_argument("--vqvae", type=Path, required=True)
+    p.add_argument("--prior", type=Path)
+    p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation")
+    p.add_argument("--json", type=Path, help="write here too, besides printing")
+    p = command("sample", run_sample, "draw new images of a class")
+    p.add_argument("--vqvae", type=Path, required=True)
+    p.add_argument("--prior", type=Path, required=True)
+    p.add_argument("--class", dest="label", default="any", help="a diagnosis, or any")
+    p.add_argument("--out", type=Path, default=Path("samples.png"))
+    for name, kind, default in (("n", int, 32), ("temperature", float, 1.0), ("top-k", int, 0), ("top-p", float, 1.0),
+                                ("guidance", float, 1.0), ("seed", int, 0)):
+        p.add_argument(f"--{name}", type=kind, default=default)
+    return top
+
+
+def run_train_vqvae(args):
+    ws = open_workspace(args.preset, args.data)
+    print(ws)
+    p, stats = ws.preset, statistics(ws.dataset)
+    run = replace(p.vqvae_run, steps=args.steps or p.vqvae_run.steps)
+    model = VQVAE(p.vqvae, stats["mean"], stats["std"], run.seed).to(ws.device)
+    variance = stats["variance"] if p.scale_by_pixels else 1.0
+    out = args.out or ws.folder / "vqvae.safetensors"
+    for _ in watch(train_vqvae(model, ws.dataset, run, p.augment, variance, out.with_suffix("")), run.steps):
+        pass
+    save_model(out, model, **ws.card, steps=run.steps, seed=run.seed)
+    print(f"wrote {out.name}")
+
+
+def run_train_prior(args):
+    ws = open_workspace(args.preset, args.data)
+    print(ws)
+    p = ws.preset
+    vqvae, _ = load_model(args.vqvae or ws.folder / "vqvae.safetensors", "vqvae", "python -m vqlib train-vqvae")
+    vqvae = vqvae.to(ws.device)
+    run, prior = (p.gpt_run, GPT(replace(p.gpt, n_classes=len(ws.dataset.classes)))) if args.kind == "gpt" else \
+                 (p.windowed_run, WindowedGPT(p.windowed))
+    run = replace(run, steps=args.steps or run.steps)
+    train, held_out = (encode_dataset(vqvae, ws.dataset, s, v) for s, v in (("train", p.views), ("validation", (0,))))
+    out = args.out or ws.folder / f"{args.kind}.safetensors"
+    loop = train_prior(prior.to(ws.device), train, held_out, run, out.with_suffix(""), ws.dataset.fingerprint)
+    for _ in watch(loop, run.steps):
+        pass
+    save_model(out, prior, **ws.card, steps=run.steps, seed=run.seed)
+    print(f"wrote {out.name}")
+
+
+def run_evaluate(args):
+    vqvae, card = load_model(args.vqvae, "vqvae")
+    geometry = Geometry(**card["geometry"])
+    n = PRESETS[card["preset"]].n_synthetic
+    dataset = Dataset(open_source(args.data, n, geometry.side), geometry)
+    result = {"vqvae": args.vqvae.name, "data": dataset.title, "images_skipped": len(dataset.skipped), "notes": dataset.notes,
+              "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
+    if args.prior:
+        prior, prior_card = load_model(args.prior)
+        result["prior"] = {"file": args.prior.name,
+                           **metrics.evaluate_prior(prior, vqvae, dataset, args.split, prior_card["classes"])}
+    text = json.dumps(result, indent=1)
+    if args.json:
+        write_atomically(args.json, text.encode())
+    print(text)
+
+
+def run_sample(args):
+    vqvae, _ = load_model(args.vqvae, "vqvae")
+    gpt, card = load_model(args.prior, "gpt")
+    names = [*card["classes"], "any"]
+    if args.label not in names:
+        raise DataError(f"no class {args.label!r}; this prior knows {', '.join(names)}")
+    labels = torch.full((args.n,), names.index(args.label))
+    codes = gpt.generate(labels, args.temperature, args.top_k, args.top_p, args.guidance, seed=args.seed)
+    save_image(vqvae.decode(codes.view(args.n, gpt.cfg.grid, gpt.cfg.grid)), args.out)
+    print(f"wrote {args.out}: {args.n} images of class {args.label}, seed {args.seed}")
+
+
+def main(argv=None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except (DataError, FileError, FloatingPointError, ValueError) as e:
+        print(f"vqlib: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

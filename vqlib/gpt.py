@@ -1,0 +1,157 @@
+"""The prior: a GPT over the whole grid of codes, one class per image, t codes in and t + 1 predictions out.
+
+Letters: B images, T = h*w codes per image, t of them known, K codes, C width, H heads, c = C/H head width.
+"""
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Sizes of the whole-grid prior."""
+
+    grid: int = 16              # cells per side: T = grid**2
+    n_codes: int = 512          # K
+    n_classes: int = 7
+    width: int = 128            # C
+    heads: int = 4
+    layers: int = 6
+    dropout: float = 0.1
+    class_dropout: float = 0.1  # share of training images that lose their class: needed for guidance
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then a feed-forward net, each added to its input."""
+
+    def __init__(self, width, heads, dropout, activation=nn.GELU):
+        super().__init__()
+        self.heads, self.head_width, self.dropout = heads, width // heads, dropout
+        inner = heads * self.head_width        # 126 for the report's 6 heads on width 128
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * inner, bias=False)
+        self.out = nn.Linear(inner, width)
+        self.feed = nn.Sequential(nn.Linear(width, 4 * width), activation(), nn.Linear(4 * width, width), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor, cache=None, start=0) -> Tensor:      # (B, t, C)
+        B, t, _ = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(B, t, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)  # (B, H, t, c)
+        if cache is not None:                                         # (2, B, H, T, c), filled in place
+            cache[0, :, :, start : start + t], cache[1, :, :, start : start + t] = k, v
+            k, v = cache[:, :, :, : start + t]
+        # with a cache the queries are either the whole prefix or the one newest row, which may see all of it
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=t > 1)  # dropout in here would halve the speed on a CPU
+        y = self.out(y.transpose(1, 2).reshape(B, t, -1))
+        x = x + F.dropout(y, self.dropout, self.training)
+        return x + self.feed(self.norm2(x))
+
+
+def init_weights(model: nn.Module, layers: int) -> None:
+    """GPT-2's: normal with std 0.02, and the layers that write to the residual stream narrower by sqrt(2 * layers)."""
+    for name, p in model.named_parameters():
+        if p.dim() > 1:
+            nn.init.normal_(p, std=0.02 / (2 * layers) ** 0.5 if name.endswith(("out.weight", "feed.2.weight")) else 0.02)
+        elif name.endswith("bias"):
+            nn.init.zeros_(p)
+
+
+class GPT(nn.Module):
+    """Class-conditional prior. The start vector is the class's; label `n_classes` stands for "any class"."""
+
+    def __init__(self, cfg: GPTConfig, seed=0):
+        super().__init__()
+        self.cfg = cfg
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.start = nn.Embedding(cfg.n_classes + 1, cfg.width)
+            self.embed = nn.Embedding(cfg.n_codes, cfg.width)
+            self.row = nn.Parameter(torch.empty(cfg.grid, 1, cfg.width))
+            self.column = nn.Parameter(torch.empty(1, cfg.grid, cfg.width))
+            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout) for _ in range(cfg.layers)])
+            self.norm = nn.LayerNorm(cfg.width)
+            self.head = nn.Linear(cfg.width, cfg.n_codes, bias=False)
+            init_weights(self, cfg.layers)
+
+    def inputs(self, prefix: Tensor, labels: Tensor) -> Tensor:      # (B, t) codes, (B,) -> (B, t+1, C)
+        x = torch.cat([self.start(labels)[:, None], self.embed(prefix)], 1)
+        return x + (self.row + self.column).flatten(0, 1)[: x.shape[1]]  # row i stands at the cell it predicts
+
+    def forward(self, prefix: Tensor, labels: Tensor) -> Tensor:     # (B, t) codes, t may be 0; (B,)
+        """Logits (B, t+1, K): row i predicts code i from codes 0..i-1 and the class."""
+        x = F.dropout(self.inputs(prefix, labels), self.cfg.dropout, self.training)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+    def nats(self, codes: Tensor, labels: Tensor) -> Tensor:         # (B, T), (B,)
+        """-log p of each code, (B, T); their sum is the image's NLL in nats."""
+        logits = self(codes[:, :-1], labels)                         # (B, T, K)
+        return F.cross_entropy(logits.transpose(1, 2), codes, reduction="none")
+
+    def loss(self, codes: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:
+        """Mean nats per code of a training batch, with some classes hidden."""
+        hide = (torch.rand(len(labels), generator=dice) < self.cfg.class_dropout).to(labels.device)
+        return self.nats(codes, labels.masked_fill(hide, self.cfg.n_classes)).mean()
+
+    @torch.no_grad()
+    def generate(self, labels: Tensor, temperature=1.0, top_k=0, top_p=1.0, guidance=1.0, known=None, keep=None,
+                 seed=0, progress=None) -> Tensor:                   # (B,) -> (B, T)
+        """Codes drawn one after another, with cached keys and values.
+
+        labels: (B,) in 0..n_classes, the last meaning any class. temperature > 0; top_k 0 and top_p 1 mean all codes.
+        guidance g: logits = any + g * (class - any) (Ho & Salimans 2022, equation 6 with g = 1 + w); 1 is off.
+        known, keep: (B, T) codes and a bool mask; masked cells are taken over as they are (inpainting; what follows
+        them sees them, what precedes does not). progress(t, T) is called after each code.
+        """
+        check_sampling(temperature, top_k, top_p, self.cfg.n_codes)
+        self.eval()
+        device, T = self.head.weight.device, self.cfg.grid**2
+        dice = torch.Generator().manual_seed(seed)
+        labels = labels.to(device)
+        both = labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.cfg.n_classes)])
+        block = self.blocks[0]
+        cache = torch.empty(len(self.blocks), 2, len(both), block.heads, T, block.head_width, device=device)
+        codes = torch.zeros(len(labels), T, dtype=torch.long, device=device)
+        place = (self.row + self.column).flatten(0, 1)               # (T, C)
+        x = self.start(both)[:, None]                                # (B, 1, C)
+        for t in range(T):
+            x = x + place[t]
+            for layer, b in enumerate(self.blocks):
+                x = b(x, cache[layer], t)
+            logits = self.head(self.norm(x[:, 0]))                   # (B, K) or (2B, K)
+            if guidance != 1:
+                conditional, free = logits.chunk(2)
+                logits = free + guidance * (conditional - free)
+            codes[:, t] = draw(logits, temperature, top_k, top_p, dice)
+            if keep is not None:
+                codes[:, t] = torch.where(keep[:, t], known[:, t], codes[:, t])
+            x = self.embed(codes[:, t])[:, None].repeat(len(both) // len(labels), 1, 1)
+            if progress:
+                progress(t + 1, T)
+        return codes
+
+
+def check_sampling(temperature, top_k, top_p, n_codes):
+    if not temperature > 0:
+        raise ValueError(f"temperature {temperature} must be above 0; for the likeliest code take top_k=1")
+    if not 0 <= top_k <= n_codes or not 0 < top_p <= 1:
+        raise ValueError(f"top_k {top_k} must be in 0..{n_codes} and top_p {top_p} in (0, 1]")
+
+
+def draw(logits: Tensor, temperature, top_k, top_p, dice) -> Tensor:  # (B, K) -> (B,)
+    """One code per row, from the k likeliest codes and from the least set whose probability reaches top_p."""
+    logits = logits.float().cpu() / temperature                      # drawn on the CPU: the same seed, the same sample
+    if top_k:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
+    p = logits.softmax(-1)
+    if top_p < 1:
+        sorted_p, which = p.sort(descending=True)
+        sorted_p[sorted_p.cumsum(-1) - sorted_p >= top_p] = 0        # the code that crosses top_p stays
+        p = torch.zeros_like(p).scatter(-1, which, sorted_p)
+    return torch.multinomial(p, 1, generator=dice)[:, 0]

@@ -1,0 +1,88 @@
+"""Every setting of every run in one table; `VQLIB_PRESET` or one parameters cell chooses."""
+import os
+from dataclasses import dataclass, replace
+
+from vqlib.augment import Augment
+from vqlib.dataset import Geometry
+from vqlib.gpt import GPTConfig
+from vqlib.train import Run
+from vqlib.vqvae import VQVAEConfig
+from vqlib.windowed import WindowedConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One way to run all five notebooks."""
+
+    name: str
+    geometry: Geometry
+    augment: Augment
+    vqvae: VQVAEConfig
+    vqvae_run: Run
+    gpt: GPTConfig
+    gpt_run: Run
+    windowed: WindowedConfig
+    windowed_run: Run
+    views: tuple[int, ...] = (0, 4)      # of each image, encoded once for the prior: as it is, and mirrored
+    scale_by_pixels: bool = False        # the report's slip: divide the normalised error by the un-normalised variance
+    limit: int | None = None             # images of a real data set; None: all
+    n_synthetic: int = 3000
+    n_samples: int = 32
+
+    @property
+    def counterpart(self) -> "Preset":
+        """Ours for the report's codebook settings and the other way round, with the same nets and number of updates."""
+        if self.scale_by_pixels:
+            cfg, run = replace(self.vqvae, data_init=True, revive=0.02), replace(self.vqvae_run, cosine=True)
+        else:
+            cfg, run = replace(self.vqvae, data_init=False, revive=0.0), replace(self.vqvae_run, cosine=False)
+        return replace(self, vqvae=cfg, vqvae_run=run, scale_by_pixels=not self.scale_by_pixels)
+
+
+def _smoke():
+    prior = Run(steps=40, batch=16, lrs=(3e-3,), eval_every=20, eval_images=32, save_every=40)
+    return Preset(
+        "smoke", Geometry(32, 32), Augment(),
+        VQVAEConfig(image_size=32, n_codes=64, hidden=32, residual_hidden=16, code_dim=32),
+        Run(steps=60, batch=16, save_every=60),
+        GPTConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), prior,
+        WindowedConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), prior, limit=300, n_synthetic=300)
+
+
+def _quick():
+    prior = Run(steps=1500, batch=16, lrs=(2e-3,), warmup=50, weight_decay=0.05, clip=1.0, eval_every=150, eval_images=256)
+    return Preset(
+        "quick", Geometry(64, 64), Augment(),
+        VQVAEConfig(image_size=64), Run(steps=1500, batch=16, seed=0),
+        GPTConfig(layers=4, dropout=0.0), prior,
+        WindowedConfig(grid=16), replace(prior, steps=600, lrs=(4e-4, 4e-4, 5e-5), cosine=False, warmup=0))
+
+
+def _report():
+    thirds = Run(steps=600_000, batch=128, lrs=(4e-4, 4e-4, 5e-5), cosine=False, weight_decay=0.01, eval_every=500,
+                 eval_images=200 * 128, patience=0, seed=1337)
+    return Preset(
+        "report", Geometry(128, None), Augment(),
+        VQVAEConfig(data_init=False, revive=0.0), Run(steps=15_000, batch=256, cosine=False),
+        GPTConfig(grid=32, heads=8, dropout=0.2), replace(thirds, lrs=(4e-4,), cosine=True, warmup=500),
+        WindowedConfig(), thirds, scale_by_pixels=True)
+
+
+def _flagship():
+    prior = Run(steps=30_000, batch=32, lrs=(2e-3,), warmup=200, weight_decay=0.05, clip=1.0, eval_every=500, eval_images=900)
+    return Preset(
+        "flagship", Geometry(128, 128), Augment(dihedral=True, rotate=0.0),
+        VQVAEConfig(n_down=3), Run(steps=40_000, batch=16),
+        GPTConfig(dropout=0.1), prior,
+        WindowedConfig(grid=16), replace(prior, lrs=(4e-4, 4e-4, 5e-5), cosine=False, warmup=0), views=tuple(range(8)))
+
+
+PRESETS = {p.name: p for p in (_smoke(), _quick(), _report(), _flagship())}
+
+
+def choose(name: str | None = None) -> Preset:
+    """The preset of that name, else of `$VQLIB_PRESET`, else `quick`."""
+    name = name or os.environ.get("VQLIB_PRESET") or "quick"
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,210 @@
+"""Training loops as generators: the library trains, the caller watches, plots, stops. Every yielded step is an update."""
+import copy
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vqlib.augment import Augment, batches, order, view
+from vqlib.files import FileError, load_state, save_state, write_atomically
+
+
+@dataclass(frozen=True)
+class Run:
+    """How long and how fast to train."""
+
+    steps: int
+    batch: int = 32
+    lrs: tuple[float, ...] = (1e-3,)   # held for equal parts of the run, in this order
+    cosine: bool = True                # fall from lrs[0] to 2 % of it along a cosine instead
+    warmup: int = 0                    # updates of linear rise
+    weight_decay: float = 0.0
+    clip: float = 0.0                  # largest gradient norm; 0: any
+    eval_every: int = 500              # updates between held-out evaluations (priors)
+    eval_images: int = 512             # held-out images per evaluation
+    patience: int = 5                  # evaluations without a gain before the run stops; 0: never
+    save_every: int = 500              # updates between checkpoints
+    seed: int = 0
+
+    def lr(self, step: int) -> float:
+        """Learning rate of update `step`, counted from 0."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        if self.cosine:
+            return rise * self.lrs[0] * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+        return rise * self.lrs[step * len(self.lrs) // self.steps]
+
+
+class Session:
+    """Model, optimiser and step of one run, with checkpoints and a JSONL log in `folder` (None: keeps nothing)."""
+
+    def __init__(self, model, run: Run, folder: Path | None, fingerprint: str):
+        self.model, self.run, self.folder, self.step = model, run, folder and Path(folder), 0
+        decayed = [p for p in model.parameters() if p.dim() > 1]
+        rest = [p for p in model.parameters() if p.dim() <= 1]
+        groups = [{"params": decayed, "weight_decay": run.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        betas = (0.9, 0.95) if run.weight_decay else (0.9, 0.999)
+        self.optimizer = torch.optim.AdamW(groups, lr=run.lrs[0], betas=betas, fused=True)
+        self.extra = {}                                               # what a loop wants kept beside the weights
+        self.identity = json.loads(json.dumps({"model": asdict(model.cfg), "run": asdict(run), "data": fingerprint}))
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.state_file.exists():
+                self.resume()
+            lines = self.log_file.read_text().splitlines() if self.log_file.exists() else []
+            kept = [line for line in lines if json.loads(line)["step"] <= self.step]
+            write_atomically(self.log_file, "".join(line + "\n" for line in kept).encode())
+
+    @property
+    def state_file(self):
+        return self.folder / "state.pt"
+
+    @property
+    def log_file(self):
+        return self.folder / "log.jsonl"
+
+    def resume(self):
+        state = load_state(self.state_file)
+        for part, now in self.identity.items():
+            if state["identity"][part] != now:
+                raise FileError(f"{self.folder.name}/state.pt was trained with another {part}: {state['identity'][part]}, "
+                                f"now {now}. Use another folder, or delete it to start afresh")
+        self.model.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.extra = state["step"], state["extra"]
+
+    def update(self, loss: Tensor) -> None:
+        """One optimiser step; the first of a run refuses a loss that is not a number."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.run.lr(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.run.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.clip)
+        self.optimizer.step()
+        self.step += 1
+
+    def record(self, **values) -> None:
+        """Append one line to the log; stops the run at a loss that is no number, with the last checkpoint kept."""
+        line = {"step": self.step, "lr": self.run.lr(self.step - 1), **{k: float(v) for k, v in values.items()}}
+        if not all(math.isfinite(v) for v in line.values()):
+            raise FloatingPointError(f"update {self.step}: {line}. Lower the learning rate; the last checkpoint is kept")
+        if self.folder:
+            with self.log_file.open("a") as f:
+                f.write(json.dumps(line) + "\n")
+
+    def save(self) -> None:
+        """Replace the checkpoint; stops the run instead if a weight is no number, with the last checkpoint kept."""
+        if self.folder:
+            if not all(p.isfinite().all() for p in self.model.parameters()):
+                raise FloatingPointError(f"update {self.step}: a weight is no number. Lower the learning rate; "
+                                         "the last checkpoint is kept")
+            save_state(self.state_file, {"identity": self.identity, "weights": self.model.state_dict(), "step": self.step,
+                                         "optimizer": self.optimizer.state_dict(), "extra": self.extra})
+
+
+def train_vqvae(model, dataset, run: Run, cfg: Augment, variance=1.0, folder=None):
+    """Yield (step, losses) after each update; losses are detached tensors.
+
+    recon = squared error of normalised pixels / `variance`; with the variance of exactly those pixels (1.0) it is 1
+    for the mean image. The report divided by the variance of the un-normalised ones, 0.0487.
+    """
+    session = Session(model, run, folder, dataset.fingerprint)
+    for images in batches(dataset, "train", run.batch, run.seed, cfg, session.step):
+        if session.step >= run.steps:
+            break
+        model.train()                                                 # the caller may have evaluated since the last step
+        x = model.normalise(images.to(model.mean.device))             # (B, 3, H, W)
+        out = model(x)
+        recon = F.mse_loss(out.x_hat, x) / variance
+        session.update(recon + model.cfg.beta * out.commit)
+        losses = {"recon": recon.detach(), "commit": out.commit.detach(), "perplexity": out.perplexity}
+        if session.step % 10 == 0 or session.step == run.steps:
+            session.record(**losses, revived=model.quantizer.revived)
+        if session.step % run.save_every == 0 or session.step == run.steps:
+            session.save()
+        yield session.step, losses
+    model.eval()
+
+
+@torch.no_grad()
+def encode_dataset(model, dataset, split: str, views=(0,), batch=128) -> tuple[Tensor, Tensor]:
+    """Codes (n, V, T) int16 of the given views (see `augment.view`) of a split, and labels (n,)."""
+    rows, parts = dataset.splits[split], []
+    for chunk in np.array_split(rows, max(1, -(-len(rows) // batch))):
+        x = dataset[chunk].to(model.mean.device)
+        parts.append(torch.stack([model.encode(view(x, k)).flatten(1) for k in views], 1).short().cpu())
+    return torch.cat(parts), dataset.labels[rows]
+
+
+@torch.no_grad()
+def held_out_nats(prior, codes: Tensor, labels: Tensor, batch=64) -> Tensor:  # (n, T), (n,) -> (n, T)
+    """-log p of every code, in eval mode, on the CPU."""
+    prior.eval()
+    device = prior.head.weight.device
+    pairs = zip(codes.split(batch), labels.split(batch))
+    return torch.cat([prior.nats(c.long().to(device), y.to(device)).cpu() for c, y in pairs])
+
+
+def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint=""):
+    """Yield (step, losses) after each update; keeps the weights of the best held-out evaluation and stops without gains.
+
+    train: codes (n, V, T) and labels (n,); held_out: codes (m, V, T), of which view 0 is scored, and labels (m,).
+    Every `run.eval_every` updates losses also have `train` and `held_out`, both in nats per code, in eval mode, on
+    equally many images.
+    """
+    codes, labels = train
+    m = min(run.eval_images, len(held_out[0]), len(codes))
+    fixed = {"train": (codes[:m, 0], labels[:m]), "held_out": (held_out[0][:m, 0], held_out[1][:m])}
+    session = Session(prior, run, folder, fingerprint)
+    best = session.extra.setdefault("best", {"held_out": math.inf, "step": 0, "weights": copy.deepcopy(prior.state_dict())})
+    for step, picks in order(len(codes), run.batch, run.seed, session.step):
+        if session.step >= run.steps or (run.patience and session.step - best["step"] >= run.patience * run.eval_every):
+            break
+        prior.train()
+        dice = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
+        seen = torch.randint(codes.shape[1], (len(picks),), generator=dice)                # one view of each image
+        device = prior.head.weight.device
+        picks = torch.as_tensor(picks)
+        with torch.random.fork_rng(devices=[]):                       # dropout too depends on (seed, step) only
+            torch.manual_seed(run.seed * 1_000_003 + step)
+            loss = prior.loss(codes[picks, seen].long().to(device), labels[picks].to(device), dice)
+        session.update(loss)
+        losses = {"loss": loss.detach()}
+        if session.step % run.eval_every == 0 or session.step == run.steps:
+            losses |= {name: held_out_nats(prior, *part).mean() for name, part in fixed.items()}
+            if losses["held_out"] < best["held_out"]:
+                best.update(held_out=float(losses["held_out"]), step=session.step, weights=copy.deepcopy(prior.state_dict()))
+        if session.step % 10 == 0 or "held_out" in losses:
+            session.record(**losses)
+        if session.step % run.save_every == 0 or session.step == run.steps:
+            session.save()
+        yield session.step, losses
+    if best["step"]:
+        prior.load_state_dict(best["weights"])
+    prior.eval()
+
+
+def read_log(folder: Path) -> list[dict]:
+    """The lines of a run's log, oldest first."""
+    return [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+
+
+def watch(loop, steps: int, every=10.0):
+    """Pass a training loop through and print a line every `every` seconds: progress that survives nbconvert."""
+    start = last = time.time()
+    first = None
+    for step, losses in loop:
+        first = first or step
+        yield step, losses
+        now = time.time()
+        if now - last >= every or step == steps:
+            rate = (step - first + 1) / (now - start)
+            values = "  ".join(f"{k} {float(v):.3f}" for k, v in losses.items())
+            print(f"{step:6d}/{steps}  {values}  {rate:.1f} updates/s, {(steps - step) / rate:.0f} s left", flush=True)
+            last = now
