@@ -86,10 +86,10 @@ leak = np.mean([dataset.lesions[i] in in_train for i in shuffled[cut:]])
 print(f"random 80/20 split by image: {leak:.1%} of the test images show a lesion that is also in train")
 
 # %% [markdown]
-# On the 9,025 images of HAM10000 used here, **about a third** of the randomly chosen test images show a lesion
-# that the model has already seen from another angle. A score on such a test set rewards memory. One class makes up
-# two thirds of the images: any average over images is mostly an average over naevi, so later notebooks give figures
-# per class as well.
+# On the 9,025 images of HAM10000 used here, **40 %** of the randomly chosen test images show a lesion that the model has
+# already seen, often from nearly the same angle. A score on such a test set rewards memory. And one class, naevi (nv), makes
+# up two thirds of the images: any average over images is mostly an average over naevi, so later notebooks give figures per
+# class as well.
 #
 # ## A split that cannot leak
 #
@@ -197,7 +197,7 @@ plots.save(fig, ws, "01_channels")
 # %% [markdown]
 # ## What we learned
 #
-# - Count lesions, not images; split by lesion. A random split of HAM10000 leaks about a third of its test images.
+# - Count lesions, not images; split by lesion. A random split of HAM10000 leaks: 40 % of its test images show a lesion known from training.
 # - One class has two thirds of the images: report figures per class.
 # - Normalise each channel with its own mean and spread, and undo it with the same ones.
 # - Notebook 2 takes the channel statistics saved here.

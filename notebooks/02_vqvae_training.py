@@ -72,7 +72,8 @@ print(f"{values} colour values -> {bits:.0f} bits: {bits / values:.3f} bits per 
 
 # %%
 model = VQVAE(cfg, stats["mean"], stats["std"], run.seed).to(ws.device)
-x = dataset[dataset.splits["train"][:256]].to(ws.device)
+some = np.random.default_rng(run.seed).choice(dataset.splits["train"], 256)
+x = dataset[some].to(ws.device)
 print(f"mean image: {model.normalise(x).pow(2).mean():.3f} on 256 images")
 rows = model.encoder(model.normalise(x[:8])).detach().movedim(1, -1).flatten(0, 2)
 brute = torch.cdist(rows.double(), model.quantizer.codebook.double()).argmin(1)

@@ -29,6 +29,7 @@ from umap import UMAP
 from vqlib import plots
 from vqlib.files import load_model
 from vqlib.metrics import psnr, reconstruct
+from vqlib.train import encode_dataset
 from vqlib.workspace import open_workspace
 
 # %%
@@ -138,27 +139,29 @@ print(f"unchanged: {psnr(x_hat, x).mean():.1f} dB")
 # %% [markdown]
 # ## Do diagnoses use different codes?
 #
-# Lift: how much more often a class picks a code than all images do. 1 means no preference.
-# Only codes with at least 20 picks in the class count, so that a single odd image cannot make a favourite.
+# Lift: how much more often a class picks a code than all images do; 1 means no preference. Counted over the training
+# split, because rare classes need the numbers; a code with fewer than 20 picks in a class is left grey, so that a
+# single odd image cannot make a favourite.
 
 # %%
-labels = details["labels"]
-by_class = torch.stack([torch.bincount(details["codes"][labels == k].flatten(), minlength=K)
+train_codes, labels = encode_dataset(vqvae, dataset, "train")
+by_class = torch.stack([torch.bincount(train_codes[labels == k].flatten().long(), minlength=K)
                         for k in range(len(dataset.classes))]).double()            # (classes, K)
 share = by_class / by_class.sum(1, keepdim=True).clamp_min(1)
-lift = torch.where(by_class >= 20, share / (counts / counts.sum()).clamp_min(1e-9), 0)
-top = lift.topk(12, dim=1)
+lift = torch.where(by_class >= 20, share / (by_class.sum(0) / by_class.sum()).clamp_min(1e-9), torch.nan)
+top = lift.nan_to_num(0).topk(12, dim=1)
 for name, values in zip(dataset.classes, top.values):
     print(f"{name:20s} largest lifts " + " ".join(f"{v:.1f}" for v in values[:6]))
 
 # %%
-fig, axs = plt.subplots(1, 2, figsize=(11, 3.6), width_ratios=(2, 1.2))
-order = counts.argsort(descending=True)
-picture = axs[0].imshow((lift[:, order] + 1e-2).log2().clamp(-2, 2), aspect="auto", cmap="RdBu_r", interpolation="nearest")
+fig, axs = plt.subplots(1, 2, figsize=(11, 3.4), width_ratios=(2, 1.2))
+axs[0].set_facecolor("0.85")
+picture = axs[0].imshow(lift[:, colours.mean(1).argsort()].log2(), aspect="auto", cmap="RdBu_r", vmin=-2, vmax=2,
+                        interpolation="nearest")
 axs[0].set_yticks(range(len(dataset.classes)), dataset.classes)
-axs[0].set(xlabel="code, by overall use", title="log2 lift (white: as often as anyone)")
+axs[0].set(xlabel="codes, dark to light", title="log2 lift (white: as often as everyone)")
 fig.colorbar(picture, ax=axs[0])
-plots.show_images(axs[1], patches[top.indices.flatten()], per_row=12, title="the 12 codes of largest lift per class")
+plots.show_images(axs[1], patches[top.indices.flatten()], per_row=12, title="the 12 codes of largest lift, per class")
 plots.save(fig, ws, "03_classes");
 
 # %% [markdown]

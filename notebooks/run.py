@@ -18,6 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from vqlib.data import HOME
 from vqlib.workspace import open_workspace
 
 HERE = Path(__file__).resolve().parent
@@ -59,7 +60,8 @@ def main() -> int:
     print(ws)
     for script in scripts:
         print(f"{script.stem} ...", flush=True)
-        target = HERE / f"{script.stem}.ipynb" if args.commit else HERE / "executed" / ws.preset.name / f"{script.stem}.ipynb"
+        target = script.with_suffix(".ipynb") if args.commit else \
+             HOME / "notebooks" / "executed" / ws.preset.name / script.with_suffix(".ipynb").name
         try:
             seconds = execute(script, target, args.commit)
         except CellExecutionError as error:

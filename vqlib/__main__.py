@@ -11,7 +11,7 @@ from torchvision.utils import save_image
 from vqlib import metrics
 from vqlib.data import DataError, open_source
 from vqlib.dataset import Dataset, Geometry, statistics
-from vqlib.files import FileError, load_model, save_model, write_atomically
+from vqlib.files import load_model, save_model, write_atomically
 from vqlib.gpt import GPT
 from vqlib.presets import PRESETS
 from vqlib.train import encode_dataset, train_prior, train_vqvae, watch
@@ -21,40 +21,38 @@ from vqlib.workspace import open_workspace
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="vqlib", description=__doc__)
+    top = argparse.ArgumentParser(prog="python -m vqlib", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
 
-    def command(name, run, text):
-        p = commands.add_parser(name, help=text, description=text)
+    def command(run, text):
+        p = commands.add_parser(run.__name__.strip("_").replace("_", "-"), help=text, description=text)
         p.set_defaults(run=run)
         p.add_argument("--data", help="folder or .npz; default: $VQLIB_DATA, data/ham10000, synthetic")
         return p
 
-    for name, run, text in (("train-vqvae", run_train_vqvae, "train encoder, codebook and decoder; resumes"),
-                            ("train-prior", run_train_prior, "train a prior on the codes of a VQ-VAE; resumes")):
-        p = command(name, run, text)
+    for p in (command(train_vqvae_, "train encoder, codebook and decoder; resumes"),
+              prior := command(train_prior_, "train a prior on the codes of a VQ-VAE; resumes")):
         p.add_argument("--preset", choices=PRESETS, help="default: $VQLIB_PRESET, else quick")
         p.add_argument("--steps", type=int, help="updates, instead of the preset's")
         p.add_argument("--out", type=Path, help="model file; default: under data/runs, where the notebooks look")
-    p.add_argument("--kind", choices=("gpt", "windowed"), default="gpt", help="whole-grid GPT or the report's transformer")
-    p.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
-    p = command("evaluate", run_evaluate, "figures of a VQ-VAE, and of a prior, on a split, as JSON")
+    prior.add_argument("--kind", choices=("gpt", "windowed"), default="gpt", help="whole-grid GPT or the report's transformer")
+    prior.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
+    p = command(evaluate, "figures of a VQ-VAE, and of a prior, on a split, as JSON")
     p.add_argument("--vqvae", type=Path, required=True)
     p.add_argument("--prior", type=Path)
     p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation")
     p.add_argument("--json", type=Path, help="write here too, besides printing")
-    p = command("sample", run_sample, "draw new images of a class")
+    p = command(sample, "draw new images of a class")
     p.add_argument("--vqvae", type=Path, required=True)
     p.add_argument("--prior", type=Path, required=True)
     p.add_argument("--class", dest="label", default="any", help="a diagnosis, or any")
     p.add_argument("--out", type=Path, default=Path("samples.png"))
-    for name, kind, default in (("n", int, 32), ("temperature", float, 1.0), ("top-k", int, 0), ("top-p", float, 1.0),
-                                ("guidance", float, 1.0), ("seed", int, 0)):
-        p.add_argument(f"--{name}", type=kind, default=default)
+    for name, default in {"n": 32, "temperature": 1.0, "top-k": 0, "top-p": 1.0, "guidance": 1.0, "seed": 0}.items():
+        p.add_argument(f"--{name}", type=type(default), default=default)
     return top
 
 
-def run_train_vqvae(args):
+def train_vqvae_(args):
     ws = open_workspace(args.preset, args.data)
     print(ws)
     p, stats = ws.preset, statistics(ws.dataset)
@@ -68,14 +66,15 @@ def run_train_vqvae(args):
     print(f"wrote {out.name}")
 
 
-def run_train_prior(args):
+def train_prior_(args):
     ws = open_workspace(args.preset, args.data)
     print(ws)
     p = ws.preset
-    vqvae, _ = load_model(args.vqvae or ws.folder / "vqvae.safetensors", "vqvae", "python -m vqlib train-vqvae")
-    vqvae = vqvae.to(ws.device)
-    run, prior = (p.gpt_run, GPT(replace(p.gpt, n_classes=len(ws.dataset.classes)))) if args.kind == "gpt" else \
-                 (p.windowed_run, WindowedGPT(p.windowed))
+    vqvae = load_model(args.vqvae or ws.folder / "vqvae.safetensors", "vqvae", "python -m vqlib train-vqvae")[0].to(ws.device)
+    if args.kind == "gpt":
+        run, prior = p.gpt_run, GPT(replace(p.gpt, n_classes=len(ws.dataset.classes)))
+    else:
+        run, prior = p.windowed_run, WindowedGPT(p.windowed)
     run = replace(run, steps=args.steps or run.steps)
     train, held_out = (encode_dataset(vqvae, ws.dataset, s, v) for s, v in (("train", p.views), ("validation", (0,))))
     out = args.out or ws.folder / f"{args.kind}.safetensors"
@@ -86,11 +85,10 @@ def run_train_prior(args):
     print(f"wrote {out.name}")
 
 
-def run_evaluate(args):
+def evaluate(args):
     vqvae, card = load_model(args.vqvae, "vqvae")
     geometry = Geometry(**card["geometry"])
-    n = PRESETS[card["preset"]].n_synthetic
-    dataset = Dataset(open_source(args.data, n, geometry.side), geometry)
+    dataset = Dataset(open_source(args.data, PRESETS[card["preset"]].n_synthetic, geometry.side), geometry)
     result = {"vqvae": args.vqvae.name, "data": dataset.title, "images_skipped": len(dataset.skipped), "notes": dataset.notes,
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
     if args.prior:
@@ -103,7 +101,7 @@ def run_evaluate(args):
     print(text)
 
 
-def run_sample(args):
+def sample(args):
     vqvae, _ = load_model(args.vqvae, "vqvae")
     gpt, card = load_model(args.prior, "gpt")
     names = [*card["classes"], "any"]
@@ -119,7 +117,7 @@ def main(argv=None) -> int:
     args = parser().parse_args(argv)
     try:
         args.run(args)
-    except (DataError, FileError, FloatingPointError, ValueError) as e:
+    except (ValueError, FloatingPointError) as e:                     # DataError and FileError are ValueErrors
         print(f"vqlib: {e}", file=sys.stderr)
         return 1
     return 0

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from vqlib.augment import centre_crop
 from vqlib.data import HOME, DataError, Source
@@ -121,20 +123,13 @@ def dhash(images: np.ndarray) -> torch.Tensor:                       # (N, 3, S,
 
 def near_groups(images: np.ndarray, lesions: list[str]) -> list[str]:
     """For each image the least lesion id among all that are joined to its own by near-duplicate images."""
+    names, node = np.unique(lesions, return_inverse=True)             # sorted: the least id has the least number
     bits = dhash(images)
-    parent = {lesion: lesion for lesion in lesions}
-
-    def root(a):
-        while parent[a] != a:
-            a = parent[a]
-        return a
-
-    for start in range(0, len(bits), 1024):                           # distance = (256 - dot) / 2
-        close = bits[start : start + 1024] @ bits.T >= 256 - 2 * NEAR
-        for i, j in close.nonzero().tolist():
-            a, b = sorted((root(lesions[start + i]), root(lesions[j])))
-            parent[b] = a
-    return [root(lesion) for lesion in lesions]
+    links = [(bits[i : i + 1024] @ bits.T >= 256 - 2 * NEAR).nonzero().numpy() + (i, 0) for i in range(0, len(bits), 1024)]
+    a, b = node[np.concatenate(links)].T                              # (links,) distance = (256 - dot) / 2 <= NEAR
+    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(names),) * 2)
+    group = connected_components(graph, directed=False)[1]            # (lesions,)
+    return names[np.unique(group, return_index=True)[1][group[node]]].tolist()
 
 
 def split_of(lesion: str) -> str:

@@ -14,11 +14,10 @@ plt.rcParams.update({"figure.dpi": 72, "savefig.dpi": 120, "figure.constrained_l
 
 def save(fig, workspace, name: str) -> Path:
     """Write figures/<preset>/<name>.png with the data's name on it; the same inputs give the same bytes."""
-    fig.text(0.995, 0.0, f"{workspace.dataset.title}, preset {workspace.preset.name}", ha="right", va="bottom", fontsize=7,
-             color="0.5")
+    fig.text(1, -0.005, f"{workspace.dataset.title}, preset {workspace.preset.name}", ha="right", va="top", fontsize=7, color="0.5")
     path = workspace.figures / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, metadata={"Software": None})
+    fig.savefig(path, metadata={"Software": None}, bbox_inches="tight")
     return path
 
 

@@ -40,21 +40,21 @@ class Preset:
 
 
 def _smoke():
-    prior = Run(steps=40, batch=16, lrs=(3e-3,), eval_every=20, eval_images=32, save_every=40)
+    prior = Run(steps=60, batch=16, lrs=(3e-3,), eval_every=20, eval_images=32)
     return Preset(
         "smoke", Geometry(32, 32), Augment(),
         VQVAEConfig(image_size=32, n_codes=64, hidden=32, residual_hidden=16, code_dim=32),
-        Run(steps=60, batch=16, save_every=60),
+        Run(steps=150, batch=16, lrs=(2e-3,)),
         GPTConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), prior,
         WindowedConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), prior, limit=300, n_synthetic=300)
 
 
 def _quick():
-    prior = Run(steps=1500, batch=16, lrs=(2e-3,), warmup=50, weight_decay=0.05, clip=1.0, eval_every=150, eval_images=256)
+    prior = Run(steps=1200, batch=16, lrs=(3e-3,), warmup=50, weight_decay=0.05, clip=1.0, eval_every=200, eval_images=256)
     return Preset(
         "quick", Geometry(64, 64), Augment(),
-        VQVAEConfig(image_size=64), Run(steps=1500, batch=16, seed=0),
-        GPTConfig(layers=4, dropout=0.0), prior,
+        VQVAEConfig(image_size=64), Run(steps=1000, batch=16),
+        GPTConfig(width=96, heads=2, layers=3, dropout=0.0), prior,
         WindowedConfig(grid=16), replace(prior, steps=600, lrs=(4e-4, 4e-4, 5e-5), cosine=False, warmup=0))
 
 
@@ -72,7 +72,7 @@ def _flagship():
     prior = Run(steps=30_000, batch=32, lrs=(2e-3,), warmup=200, weight_decay=0.05, clip=1.0, eval_every=500, eval_images=900)
     return Preset(
         "flagship", Geometry(128, 128), Augment(dihedral=True, rotate=0.0),
-        VQVAEConfig(n_down=3), Run(steps=40_000, batch=16),
+        VQVAEConfig(n_down=3, hidden=96, residual_hidden=48, residual_layers=4), Run(steps=9_000, batch=16),
         GPTConfig(dropout=0.1), prior,
         WindowedConfig(grid=16), replace(prior, lrs=(4e-4, 4e-4, 5e-5), cosine=False, warmup=0), views=tuple(range(8)))
 

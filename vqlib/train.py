@@ -54,19 +54,12 @@ class Session:
         self.identity = json.loads(json.dumps({"model": asdict(model.cfg), "run": asdict(run), "data": fingerprint}))
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
             if self.state_file.exists():
                 self.resume()
             lines = self.log_file.read_text().splitlines() if self.log_file.exists() else []
             kept = [line for line in lines if json.loads(line)["step"] <= self.step]
             write_atomically(self.log_file, "".join(line + "\n" for line in kept).encode())
-
-    @property
-    def state_file(self):
-        return self.folder / "state.pt"
-
-    @property
-    def log_file(self):
-        return self.folder / "log.jsonl"
 
     def resume(self):
         state = load_state(self.state_file)
@@ -120,10 +113,10 @@ def train_vqvae(model, dataset, run: Run, cfg: Augment, variance=1.0, folder=Non
             break
         model.train()                                                 # the caller may have evaluated since the last step
         x = model.normalise(images.to(model.mean.device))             # (B, 3, H, W)
-        out = model(x)
-        recon = F.mse_loss(out.x_hat, x) / variance
-        session.update(recon + model.cfg.beta * out.commit)
-        losses = {"recon": recon.detach(), "commit": out.commit.detach(), "perplexity": out.perplexity}
+        x_hat, q = model(x)
+        recon = F.mse_loss(x_hat, x) / variance
+        session.update(recon + model.cfg.beta * q.commit)
+        losses = {"recon": recon.detach(), "commit": q.commit.detach(), "perplexity": q.perplexity}
         if session.step % 10 == 0 or session.step == run.steps:
             session.record(**losses, revived=model.quantizer.revived)
         if session.step % run.save_every == 0 or session.step == run.steps:
@@ -160,7 +153,10 @@ def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint=""):
     """
     codes, labels = train
     m = min(run.eval_images, len(held_out[0]), len(codes))
-    fixed = {"train": (codes[:m, 0], labels[:m]), "held_out": (held_out[0][:m, 0], held_out[1][:m])}
+    fixed = {}
+    for name, (c, y) in {"train": train, "held_out": held_out}.items():
+        some = torch.randperm(len(c), generator=torch.Generator().manual_seed(run.seed))[:m]  # files are sorted by class
+        fixed[name] = c[some, 0], y[some]
     session = Session(prior, run, folder, fingerprint)
     best = session.extra.setdefault("best", {"held_out": math.inf, "step": 0, "weights": copy.deepcopy(prior.state_dict())})
     for step, picks in order(len(codes), run.batch, run.seed, session.step):

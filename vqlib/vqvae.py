@@ -4,13 +4,12 @@ Letters: B images, H W pixels, h w grid cells, D code width, K codes, f = 2**n_d
 """
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqlib.quantizer import Quantizer
+from vqlib.quantizer import Quantized, Quantizer
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,6 @@ class VQVAEConfig:
     def grid(self) -> int:
         """Cells per side."""
         return self.image_size // 2**self.n_down
-
-
-class Output(NamedTuple):
-    """One pass through the model."""
-
-    x_hat: Tensor       # (B, 3, H, W) in normalised units
-    codes: Tensor       # (B, h, w)
-    commit: Tensor      # ()
-    perplexity: Tensor  # ()
 
 
 class Residual(nn.Module):
@@ -75,7 +65,7 @@ def encoder(cfg: VQVAEConfig) -> nn.Sequential:
 
 def decoder(cfg: VQVAEConfig) -> nn.Sequential:
     """(B, D, h, w) -> (B, 3, H, W)."""
-    widths = [cfg.hidden] * (cfg.n_down - 1) + [cfg.hidden // 2, 3]
+    widths = [cfg.hidden] * (cfg.n_down - 1) + [cfg.hidden // (1 if cfg.n_down == 1 else 2), 3]
     up = [m for a, b in pairwise(widths) for m in (nn.ConvTranspose2d(a, b, 4, 2, 1), nn.ReLU())]
     return nn.Sequential(nn.Conv2d(cfg.code_dim, cfg.hidden, 3, padding=1), residual_stack(cfg), *up[:-1])
 
@@ -101,9 +91,10 @@ class VQVAE(nn.Module):
         """The inverse of `normalise`: each channel with its own mean and std (the report used red's for all three)."""
         return x * self.std + self.mean
 
-    def forward(self, x: Tensor) -> Output:                            # (B, 3, H, W) normalised
+    def forward(self, x: Tensor) -> tuple[Tensor, Quantized]:          # (B, 3, H, W) normalised
+        """(x_hat, q): reconstruction in normalised units, and what the quantizer says."""
         q = self.quantizer(self.encoder(x))                            # e: (B, D, h, w)
-        return Output(self.decoder(q.e), q.codes, q.commit, q.perplexity)
+        return self.decoder(q.e), q
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:                        # (B, 3, H, W) in [0, 1] -> (B, h, w)

@@ -1,0 +1,74 @@
+"""Laws of the drawings: they show what they are given, and the same inputs give the same bytes."""
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from vqlib import plots
+
+
+@pytest.fixture
+def ax():
+    fig, ax = plt.subplots()
+    yield ax
+    plt.close(fig)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return SimpleNamespace(figures=tmp_path / "figures", dataset=SimpleNamespace(title="synthetic, n 40"),
+                           preset=SimpleNamespace(name="smoke"))
+
+
+def test_images_are_shown_in_reading_order_with_their_own_pixels(ax):
+    x = torch.arange(6.0)[:, None, None, None].expand(6, 3, 4, 4) / 6
+    shown = np.asarray(plots.show_images(ax, x, per_row=3).images[0].get_array())
+    assert shown.shape[:2] == (2 * 6 + 2, 3 * 6 + 2)
+    assert [shown[4 + 6 * (i // 3), 4 + 6 * (i % 3), 0] for i in range(6)] == pytest.approx([i / 6 for i in range(6)])
+
+
+def test_equal_codes_have_equal_colours_and_neighbours_differ(ax):
+    codes = torch.arange(64).view(8, 8)
+    shown = np.asarray(plots.show_codes(ax, codes, 64).images[0].get_array()).reshape(64, 3)
+    assert np.abs(np.diff(shown, axis=0)).max(1).min() > 0.2
+    again = np.asarray(plots.show_codes(ax, codes.flip(0), 64).images[-1].get_array())[::-1].reshape(64, 3)
+    assert (again == shown).all()
+
+
+def test_a_curve_is_drawn_where_the_log_has_its_value(ax):
+    log = [{"step": s, "loss": 1 / s} | ({"held_out": 2.0} if s == 20 else {}) for s in (10, 20, 30)]
+    plots.curve(ax, log, "held_out")
+    plots.curve(ax, log, "loss", smooth=2)
+    (one, two) = ax.lines
+    assert one.get_xydata().tolist() == [[20, 2]]
+    assert two.get_xydata() == pytest.approx(np.array([[20, (1 / 10 + 1 / 20) / 2], [30, (1 / 20 + 1 / 30) / 2]]))
+
+
+def test_codes_never_picked_are_crosses_apart_from_the_dots(ax):
+    points, counts = np.random.default_rng(0).random((5, 2)), np.array([4, 0, 1, 0, 2])
+    dots, crosses = plots.scatter_codes(ax, points, counts, np.zeros((5, 3))).collections
+    assert (dots.get_offsets() == points[counts > 0]).all()
+    assert (crosses.get_offsets() == points[counts == 0]).all()
+    assert (np.argsort(dots.get_sizes()) == [1, 2, 0]).all()          # area by use
+
+
+def test_the_same_drawing_gives_the_same_bytes_and_names_its_data(workspace):
+    written = []
+    for _ in range(2):
+        fig, ax = plt.subplots(figsize=(2, 2))
+        ax.plot([1, 2, 3])
+        path = plots.save(fig, workspace, "02_curve")
+        assert "synthetic, n 40, preset smoke" in [t.get_text() for t in fig.texts]
+        plt.close(fig)
+        written.append(path.read_bytes())
+    assert path == workspace.figures / "02_curve.png"
+    assert written[0] == written[1]
+
+
+def test_the_patch_of_a_code_is_what_it_paints_amid_its_own_kind(vqvae):
+    patches = plots.code_patches(vqvae)
+    assert patches.shape == (16, 3, 4, 4)
+    whole = vqvae.decode(torch.full((1, 5, 5), 11))
+    assert torch.allclose(patches[11], whole[0, :, 8:12, 8:12], atol=1e-6)

@@ -1,0 +1,81 @@
+"""Laws of the settings: the parts of a preset fit together, and `report` is the report."""
+import math
+from dataclasses import replace
+
+import pytest
+
+from vqlib.presets import PRESETS, choose
+
+each = pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+
+
+@each
+def test_the_parts_of_a_preset_fit_together(preset):
+    assert preset.vqvae.image_size == preset.geometry.crop
+    assert preset.gpt.grid == preset.windowed.grid == preset.vqvae.grid
+    assert preset.gpt.n_codes == preset.windowed.n_codes == preset.vqvae.n_codes
+    assert preset is PRESETS[preset.name]
+
+
+@each
+def test_every_run_trains_at_a_positive_rate_to_its_end_and_is_evaluated(preset):
+    for run in (preset.vqvae_run, preset.gpt_run, preset.windowed_run):
+        assert all(run.lr(step) > 0 for step in (0, run.steps // 2, run.steps - 1))
+    for run in (preset.gpt_run, preset.windowed_run):
+        assert run.eval_every <= run.steps
+
+
+@each
+def test_the_counterpart_differs_only_in_the_codebook_and_how_it_is_trained(preset):
+    other = preset.counterpart
+    assert other.scale_by_pixels != preset.scale_by_pixels
+    assert other.vqvae.data_init != preset.vqvae.data_init
+    assert (other.vqvae.revive > 0) != (preset.vqvae.revive > 0)
+    same = dict(data_init=True, revive=0.0)
+    assert replace(other.vqvae, **same) == replace(preset.vqvae, **same)
+    assert replace(other.vqvae_run, cosine=True) == replace(preset.vqvae_run, cosine=True)
+    back = other.counterpart
+    assert back.scale_by_pixels == preset.scale_by_pixels
+    assert back.vqvae == preset.vqvae
+
+
+def test_report_has_the_settings_of_the_report():
+    p = PRESETS["report"]
+    assert (p.geometry.crop, p.geometry.resize) == (128, None)                           # raw centre crops
+    assert (p.augment.flip, p.augment.rotate, p.augment.dihedral) == (0.4, 10.0, False)
+    v, run = p.vqvae, p.vqvae_run
+    assert (v.grid, v.n_codes, v.code_dim, v.beta, v.decay) == (32, 512, 128, 0.25, 0.99)
+    assert (v.hidden, v.residual_hidden, v.residual_layers) == (64, 32, 2)
+    assert (v.data_init, v.revive, p.scale_by_pixels) == (False, 0.0, True)
+    assert (run.steps, run.batch) == (15_000, 256)
+    w, run = p.windowed, p.windowed_run
+    assert (w.window, w.width, w.heads, w.layers, w.dropout) == (256, 128, 6, 6, 0.2)
+    assert (run.steps, run.batch, run.lrs, run.cosine, run.seed) == (600_000, 128, (4e-4, 4e-4, 5e-5), False, 1337)
+
+
+def test_the_flagship_has_256_codes_an_image_and_heads_that_divide():
+    p = PRESETS["flagship"]
+    assert p.vqvae.grid**2 == 256
+    assert p.gpt.width % p.gpt.heads == 0
+    assert len(set(p.views)) == 8
+    assert p.augment.dihedral
+
+
+def test_presets_grow_from_smoke_to_the_flagship():
+    cost = [math.prod((p.vqvae_run.steps, p.vqvae_run.batch, p.geometry.crop**2)) for p in PRESETS.values()]
+    assert [*PRESETS][:2] == ["smoke", "quick"]
+    assert cost[0] < cost[1] < min(cost[2:])
+
+
+def test_a_name_wins_over_the_variable_which_wins_over_quick(monkeypatch):
+    monkeypatch.delenv("VQLIB_PRESET", raising=False)
+    assert choose().name == "quick"
+    monkeypatch.setenv("VQLIB_PRESET", "smoke")
+    assert choose().name == "smoke"
+    assert choose("report").name == "report"
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones(monkeypatch):
+    monkeypatch.setenv("VQLIB_PRESET", "qiuck")
+    with pytest.raises(ValueError, match=r"'qiuck'.*smoke, quick, report, flagship"):
+        choose()

@@ -1,0 +1,331 @@
+"""Laws of training: a stop changes nothing, a step is an update, and what is seeded is all that chance decides."""
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+
+import vqlib.train
+from vqlib.augment import Augment, view
+from vqlib.files import FileError, load_state
+from vqlib.gpt import GPT, GPTConfig
+from vqlib.train import Run, encode_dataset, held_out_nats, read_log, train_prior, train_vqvae, watch
+from vqlib.vqvae import VQVAE
+from vqlib.windowed import WindowedConfig, WindowedGPT
+
+RUN = Run(steps=20, batch=8, lrs=(1e-3,), weight_decay=0.01, clip=1.0, eval_every=3, eval_images=20, save_every=5, patience=0)
+GPT_SIZE = GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=1, dropout=0.2)
+WINDOWED_SIZE = WindowedConfig(grid=4, n_codes=16, width=16, heads=2, layers=1, dropout=0.2)
+
+
+def coded(n, seed, low=0, high=16):
+    dice = torch.Generator().manual_seed(seed)
+    return torch.randint(low, high, (n, 2, 16), generator=dice).short(), torch.randint(7, (n,), generator=dice)
+
+
+def vqvae_loop(dataset):
+    return VQVAE(replace(TINY, revive=0.3), seed=0), lambda model, run, folder: train_vqvae(model, dataset, run, Augment(),
+                                                                                        folder=folder)
+
+
+def prior_loop(cls, cfg):
+    return cls(cfg, seed=0), lambda model, run, folder: train_prior(model, coded(40, 1), coded(20, 2), run, folder, "data")
+
+
+@pytest.fixture(params=["vqvae", "gpt", "windowed"])
+def fresh(request, dataset):
+    """Gives (model, loop) anew at each call; loop(model, run, folder) trains."""
+    return {"vqvae": lambda: vqvae_loop(dataset), "gpt": lambda: prior_loop(GPT, GPT_SIZE),
+            "windowed": lambda: prior_loop(WindowedGPT, WINDOWED_SIZE)}[request.param]
+
+
+def train(fresh, folder=None, run=RUN, stop=None, disturb=lambda: None):
+    """Train to the end, or break after update `stop`; all yielded (step, losses)."""
+    model, loop = fresh()
+    seen = []
+    for step, losses in loop(model, run, folder):
+        seen.append((step, {k: float(v) for k, v in losses.items()}))
+        disturb()
+        if step == stop:
+            break
+    return model, seen
+
+
+def same(a, b):
+    """Equal to the last bit, through nested dicts and lists."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("stop", [5, 13], ids=["at a checkpoint", "between two"])
+def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(fresh, tmp_path, stop):
+    whole, seen = train(fresh, tmp_path / "whole")
+    train(fresh, tmp_path / "halves", stop=stop)
+    torch.rand(5)                                                     # another process has other dice
+    resumed, rest = train(fresh, tmp_path / "halves")
+    assert same(whole.state_dict(), resumed.state_dict())             # weights, and the codebook with its averages
+    assert same(seen[stop // 5 * 5 :], rest)
+    a, b = (load_state(tmp_path / name / "state.pt") for name in ("whole", "halves"))
+    assert same(a["optimizer"], b["optimizer"])
+    assert same(a, b)
+    assert (tmp_path / "whole" / "log.jsonl").read_bytes() == (tmp_path / "halves" / "log.jsonl").read_bytes()
+
+
+def test_a_finished_run_does_no_more_updates_and_gives_its_weights(fresh, tmp_path):
+    whole, _ = train(fresh, tmp_path)
+    again, seen = train(fresh, tmp_path)
+    assert seen == []
+    assert same(whole.state_dict(), again.state_dict())
+
+
+def test_every_yielded_step_is_an_update(fresh):
+    model, loop = fresh()
+    before = [p.clone() for p in model.parameters()]
+    for count, (step, _) in enumerate(loop(model, RUN, None), 1):
+        assert step == count
+        assert sum(not torch.equal(a, b) for a, b in zip(before, model.parameters())) > len(before) / 2
+        before = [p.clone() for p in model.parameters()]
+    assert count == RUN.steps
+
+
+def test_the_same_seed_twice_is_the_same_run_and_another_seed_another(fresh, tmp_path):
+    a, b, c = (train(fresh, tmp_path / str(i), replace(RUN, seed=seed))[0] for i, seed in enumerate((0, 0, 1)))
+    assert same(a.state_dict(), b.state_dict())
+    assert read_log(tmp_path / "0") == read_log(tmp_path / "1") != read_log(tmp_path / "2")
+    assert not same(a.state_dict(), c.state_dict())
+
+
+def test_what_the_caller_draws_between_updates_changes_nothing(fresh):
+    def disturb():
+        torch.rand(3)
+        np.random.default_rng().random(3)
+
+    assert same(train(fresh, disturb=disturb)[0].state_dict(), train(fresh)[0].state_dict())
+
+
+def test_what_the_caller_draws_is_not_changed_by_training(fresh):
+    model, loop = fresh()
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    next(loop(model, RUN, None))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_caller_may_evaluate_between_updates(fresh, codes, dataset):
+    def run(evaluate):
+        model, loop = fresh()
+        for _ in loop(model, RUN, None):
+            if evaluate:
+                model.eval()
+        return model.state_dict()
+    assert same(run(True), run(False))
+
+
+def test_training_leaves_the_model_ready_for_use(fresh):
+    assert not train(fresh)[0].training
+
+
+def test_training_lowers_the_loss(fresh):
+    _, seen = train(fresh, run=replace(RUN, steps=60, lrs=(5e-3,), eval_every=100))
+    key = "recon" if "recon" in seen[0][1] else "loss"
+    first, last = (np.mean([losses[key] for _, losses in part]) for part in (seen[:10], seen[-10:]))
+    assert last < first - 0.02
+
+
+def test_the_loss_of_the_mean_image_is_one(dataset):
+    """The report divides by the variance of un-normalised pixels instead, which only scales the same error."""
+    x = dataset[dataset.splits["train"]]
+    model = VQVAE(TINY, x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0))
+    for p in model.decoder.parameters():
+        p.data.zero_()                                                # answers the mean image whatever it sees
+    run = replace(RUN, steps=1, batch=len(x))
+    off = Augment(0.0, 0.0)
+    assert float(next(train_vqvae(model, dataset, run, off))[1]["recon"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_given_variance_divides_the_error(dataset):
+    one, twentieth = (float(next(train_vqvae(VQVAE(TINY), dataset, RUN, Augment(), v))[1]["recon"]) for v in (1.0, 0.05))
+    assert twentieth == pytest.approx(20 * one, rel=1e-5)
+
+
+# schedule ------------------------------------------------------------------------------------------------------------
+
+def test_rates_are_held_for_equal_parts_of_the_run():
+    run = Run(steps=600_000, lrs=(4e-4, 4e-4, 5e-5), cosine=False)
+    assert [run.lr(s) for s in (0, 199_999, 200_000, 399_999, 400_000, 599_999)] == [4e-4] * 4 + [5e-5] * 2
+
+
+def test_a_cosine_starts_at_its_rate_ends_at_2_percent_and_never_rises():
+    run = Run(steps=1000, lrs=(1e-3,))
+    rates = [run.lr(s) for s in range(1000)]
+    assert rates[0] == pytest.approx(1e-3)
+    assert rates[500] == pytest.approx(0.51e-3)
+    assert rates[-1] == pytest.approx(2e-5, rel=1e-3)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_warmup_rises_linearly_and_then_does_not_matter():
+    run, plain = Run(steps=100, lrs=(1.0,), cosine=False, warmup=10), Run(steps=100, lrs=(1.0,), cosine=False)
+    assert [run.lr(s) for s in range(10)] == pytest.approx([(s + 1) / 10 for s in range(10)])
+    assert [run.lr(s) for s in range(10, 100)] == [plain.lr(s) for s in range(10, 100)]
+
+
+def test_the_log_says_the_rate_of_the_update_that_was_made(fresh, tmp_path):
+    run = replace(RUN, lrs=(1e-3, 1e-4), cosine=False)
+    train(fresh, tmp_path, run)
+    assert {line["step"]: line["lr"] for line in read_log(tmp_path)}.items() >= {10: 1e-3, 20: 1e-4}.items()
+
+
+# faults --------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("when", [7, 9, 10, 14])
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(fresh, tmp_path, when):
+    run = replace(RUN, clip=0.0)
+    model, loop = fresh()
+    steps = loop(model, run, tmp_path)
+    for _ in range(when):
+        next(steps)
+    next(model.parameters()).data.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match=r"update \d+.*learning rate"):
+        list(steps)
+    state = load_state(tmp_path / "state.pt")
+    assert state["step"] == when // 5 * 5
+    assert all(v.isfinite().all() for v in state["weights"].values())
+    assert all(math.isfinite(v) for line in read_log(tmp_path) for v in line.values())
+
+
+@pytest.mark.parametrize("changes", [{"lrs": (2e-3,)}, {"steps": 40}, {"batch": 4}, {"seed": 1}])
+def test_a_run_with_other_settings_is_not_resumed(fresh, tmp_path, changes):
+    train(fresh, tmp_path, stop=5)
+    with pytest.raises(FileError, match=r"another run.*state|state.*another run"):
+        train(fresh, tmp_path, replace(RUN, **changes))
+
+
+def test_a_run_on_other_data_is_not_resumed(tmp_path):
+    model, _ = prior_loop(GPT, GPT_SIZE)
+    list(train_prior(model, coded(40, 1), coded(20, 2), RUN, tmp_path, "data"))
+    with pytest.raises(FileError, match="another data: data, now other"):
+        list(train_prior(GPT(GPT_SIZE), coded(40, 1), coded(20, 2), RUN, tmp_path, "other"))
+
+
+def test_a_model_of_another_size_is_not_resumed(tmp_path):
+    model, loop = prior_loop(GPT, GPT_SIZE)
+    list(loop(model, RUN, tmp_path))
+    with pytest.raises(FileError, match=r"another model.*'layers': 2"):
+        list(loop(GPT(replace(GPT_SIZE, layers=2)), RUN, tmp_path))
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(fresh, tmp_path):
+    train(fresh, tmp_path, stop=5)
+    data = bytearray((tmp_path / "state.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "state.pt").write_bytes(data)
+    with pytest.raises(FileError, match=r"state\.pt"):
+        train(fresh, tmp_path)
+
+
+def test_without_a_folder_nothing_is_written(fresh, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(fresh)
+    assert list(tmp_path.iterdir()) == []
+
+
+# priors --------------------------------------------------------------------------------------------------------------
+
+def overfitting(patience, steps=400):
+    """A prior that learns its 8 training grids by heart; the held-out ones share only their unequal code frequencies."""
+    run = replace(RUN, steps=steps, lrs=(1e-2,), cosine=False, patience=patience, eval_every=10, save_every=10)
+    model = GPT(replace(GPT_SIZE, dropout=0.0, class_dropout=0.0), seed=0)
+    held_out = coded(8, 2, 0, 8)
+    seen = list(train_prior(model, coded(8, 1, 0, 8), held_out, run))
+    return model, seen, held_out
+
+
+def test_a_prior_stops_without_gains_and_keeps_its_best_weights():
+    model, seen, held_out = overfitting(patience=3)
+    curve = {step: float(losses["held_out"]) for step, losses in seen if "held_out" in losses}
+    best = min(curve, key=curve.get)
+    assert seen[-1][0] == best + 30 < 400
+    assert curve[seen[-1][0]] > curve[best] + 0.05
+    assert float(held_out_nats(model, held_out[0][:, 0], held_out[1]).mean()) == pytest.approx(curve[best], rel=1e-5)
+
+
+def test_without_patience_a_prior_runs_to_the_end_and_still_keeps_its_best_weights():
+    model, seen, held_out = overfitting(patience=0, steps=100)
+    assert seen[-1][0] == 100
+    curve = [float(losses["held_out"]) for _, losses in seen if "held_out" in losses]
+    assert float(held_out_nats(model, held_out[0][:, 0], held_out[1]).mean()) == pytest.approx(min(curve), rel=1e-5)
+
+
+def test_held_out_and_training_figures_are_those_of_view_0_in_eval_mode():
+    model, train, held_out = GPT(GPT_SIZE), coded(20, 1), coded(20, 2)
+    for _, losses in train_prior(model, train, held_out, RUN):
+        if "held_out" in losses:
+            break
+    expected = [float(held_out_nats(model, c[:, 0], y).mean()) for c, y in (train, held_out)]
+    assert [float(losses["train"]), float(losses["held_out"])] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_part_that_is_scored_during_training_holds_all_classes_of_sorted_files(monkeypatch):
+    labels, scored = torch.arange(7).repeat_interleave(20), []
+    monkeypatch.setattr(vqlib.train, "held_out_nats", lambda prior, c, y: scored.append(y) or torch.ones(1))
+    both = torch.zeros(140, 1, 16).short(), labels
+    list(train_prior(GPT(GPT_SIZE), both, both, replace(RUN, steps=3, eval_images=50)))
+    assert [len(y) for y in scored] == [50, 50]
+    assert all(set(y.tolist()) == set(range(7)) for y in scored)
+
+
+def test_all_views_of_an_image_are_trained_on(monkeypatch):
+    codes = torch.arange(40)[:, None, None].expand(40, 2, 16) % 8 + 8 * torch.arange(2)[None, :, None]
+    model, seen = GPT(GPT_SIZE), set()
+    monkeypatch.setattr(model, "loss", lambda c, y, d: seen.update(c.unique().tolist()) or GPT.loss(model, c, y, d))
+    list(train_prior(model, (codes.short(), torch.zeros(40).long()), coded(20, 2), RUN))
+    assert seen == set(range(16))
+
+
+def test_images_keep_their_labels_in_prior_training(monkeypatch):
+    labels = torch.arange(40) % 7
+    codes = labels[:, None, None].expand(40, 2, 16).short()           # the codes say the label
+    model, pairs = GPT(GPT_SIZE), []
+    monkeypatch.setattr(model, "loss", lambda c, y, d: pairs.append((c[:, 0], y)) or GPT.loss(model, c, y, d))
+    list(train_prior(model, (codes, labels), coded(20, 2), RUN))
+    assert all(torch.equal(c, y) for c, y in pairs)
+
+
+def test_the_codes_of_a_split_are_those_of_its_views(vqvae, dataset):
+    codes, labels = encode_dataset(vqvae, dataset, "validation", views=(0, 4, 1), batch=3)
+    rows = dataset.splits["validation"]
+    for v, k in enumerate((0, 4, 1)):
+        assert torch.equal(codes[:, v].long(), vqvae.encode(view(dataset[rows], k)).flatten(1))
+    assert torch.equal(labels, dataset.labels[rows])
+
+
+def test_batches_do_not_change_held_out_nats(gpt, codes):
+    x, labels = codes
+    assert torch.allclose(held_out_nats(gpt, x.short(), labels, batch=4), gpt.nats(x, labels), atol=1e-5)
+
+
+def test_watching_passes_every_update_on_and_prints_the_last(capsys):
+    loop = [(s, {"loss": torch.tensor(1 / s)}) for s in range(1, 5)]
+    assert list(watch(iter(loop), 4)) == loop
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1
+    assert "4/4" in printed[0]
+    assert "loss 0.250" in printed[0]
+
+
+def test_the_log_is_one_json_object_per_line(fresh, tmp_path):
+    train(fresh, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines == read_log(tmp_path)
+    assert lines[-1]["step"] == RUN.steps
+    assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})

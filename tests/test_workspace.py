@@ -1,0 +1,59 @@
+"""Laws of the folders where results go: nothing stale is picked up, and what is missing says where it comes from."""
+import dataclasses
+
+import pytest
+
+from vqlib.data import read_synthetic
+from vqlib.dataset import Dataset
+from vqlib.presets import PRESETS
+from vqlib.workspace import Workspace, open_workspace
+
+pytestmark = pytest.mark.usefixtures("home")
+SMOKE = dataclasses.replace(PRESETS["smoke"], n_synthetic=40)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(SMOKE, Dataset(read_synthetic(40, 32, 0), SMOKE.geometry, cache=tmp_path), "cpu")
+
+
+def test_results_of_other_data_or_another_preset_lie_elsewhere(workspace, tmp_path):
+    other = Workspace(SMOKE, Dataset(read_synthetic(40, 32, 1), SMOKE.geometry, cache=tmp_path), "cpu")
+    quick = Workspace(PRESETS["quick"], workspace.dataset, "cpu")
+    assert len({w.folder for w in (workspace, other, quick)}) == 3
+
+
+def test_only_the_flagship_draws_into_figures_itself(workspace, home):
+    flagship = Workspace(PRESETS["flagship"], workspace.dataset, "cpu")
+    assert flagship.figures == home / "figures"
+    assert workspace.figures == home / "figures" / "smoke"
+
+
+def test_kept_figures_come_back(workspace):
+    workspace.keep("02_vqvae", "PSNR 30.1 dB", psnr={"mean": 30.1}, codes_used=512)
+    assert workspace.recall("02_vqvae") == {"key_figure": "PSNR 30.1 dB", "psnr": {"mean": 30.1}, "codes_used": 512}
+
+
+def test_what_has_not_run_is_asked_for_by_name(workspace):
+    with pytest.raises(FileNotFoundError, match=r"02_vqvae.*synthetic.*smoke"):
+        workspace.recall("02_vqvae")
+
+
+def test_the_printed_workspace_says_source_sizes_and_preset(workspace):
+    text = str(workspace)
+    assert "synthetic, n 40, seed 0: 40 images, 32 px" in text
+    assert "preset  smoke" in text
+    assert all(f"{s} {len(workspace.dataset.splits[s])}" in text for s in ("train", "validation", "test"))
+
+
+def test_a_real_folder_is_used_under_the_presets_limit_and_synthetic_data_whole(ham, monkeypatch):
+    monkeypatch.setitem(PRESETS, "smoke", dataclasses.replace(SMOKE, limit=10))
+    assert len(open_workspace("smoke", ham[0]).dataset) == 10
+    assert len(open_workspace("smoke").dataset) == 40
+
+
+def test_the_card_of_a_model_names_its_data(workspace):
+    card = workspace.card
+    assert (card["preset"], card["fingerprint"]) == ("smoke", workspace.dataset.fingerprint)
+    assert card["classes"] == workspace.dataset.classes
+    assert "synthetic" in card["data"]
