@@ -28,9 +28,8 @@ import torch
 
 from vqlib import plots
 from vqlib.augment import augment, centre_crop
-from vqlib.data import class_counts
 from vqlib.dataset import SPLITS, assert_disjoint, split_of, statistics
-from vqlib.workspace import open_workspace
+from vqlib.presets import open_workspace
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -62,7 +61,8 @@ for name, reason in dataset.skipped[:10]:
 # train and test, what share of the test images do you expect to show a lesion that is also in train?
 
 # %%
-counts = class_counts(dataset.label_names, dataset.lesions)
+of_lesion = dict(zip(dataset.lesions, dataset.label_names))
+counts = {c: (dataset.label_names.count(c), list(of_lesion.values()).count(c)) for c in dataset.classes}
 for name, (images, lesions) in counts.items():
     print(f"{name:20s} {images:6d} images  {lesions:6d} lesions")
 
@@ -125,7 +125,7 @@ for k, (ax, name) in enumerate(zip(axs, dataset.classes)):
     rows = first_views[dataset.labels[first_views] == k][:8]
     plots.show_images(ax, dataset[rows])
     ax.set_title(name, loc="left", fontsize=9)
-plots.save(fig, ws, "01_samples");
+plots.save(fig, ws, "01_samples")
 
 # %% [markdown]
 # ## Augmentation, on whole batches
@@ -197,7 +197,8 @@ plots.save(fig, ws, "01_channels")
 # %% [markdown]
 # ## What we learned
 #
-# - Count lesions, not images; split by lesion. A random split of HAM10000 leaks: 40 % of its test images show a lesion known from training.
+# - Count lesions, not images; split by lesion. A random split of HAM10000 leaks: 40 % of its test images show a lesion
+#   known from training.
 # - One class has two thirds of the images: report figures per class.
 # - Normalise each channel with its own mean and spread, and undo it with the same ones.
 # - Notebook 2 takes the channel statistics saved here.

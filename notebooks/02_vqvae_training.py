@@ -27,10 +27,10 @@ import torch
 
 from vqlib import metrics, plots, widgets
 from vqlib.files import save_model
+from vqlib.presets import open_workspace
 from vqlib.quantizer import nearest
 from vqlib.train import read_log, train_vqvae, watch
 from vqlib.vqvae import VQVAE
-from vqlib.workspace import open_workspace
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -129,7 +129,7 @@ axs[0].set(yscale="log", ylabel="reconstruction error (mean image = 1)")
 axs[1].set(ylabel="perplexity of a batch")
 axs[1].axhline(cfg.n_codes, color="0.6", lw=0.8)
 axs[0].legend()
-plots.save(fig, ws, "02_training");
+plots.save(fig, ws, "02_training")
 
 # %% [markdown]
 # ## Held-out figures, over the whole split
@@ -166,7 +166,7 @@ for (name, r), colour in zip(details.items(), ("tab:blue", "tab:red")):
     ax.plot(picks / picks.sum(), color=colour, label=f"{name}: {result[name]['codes_used']} used")
 ax.set(yscale="log", xlabel="code, by rank", ylabel="share of picks")
 ax.legend()
-plots.save(fig, ws, "02_usage");
+plots.save(fig, ws, "02_usage")
 
 # %% [markdown]
 # ## Reconstructions of lesions never seen, the worst included
@@ -182,13 +182,16 @@ for ax, picks, title in zip(axs, (chosen, worst), ("drawn by seed", "the worst")
     x = dataset[dataset.splits[SPLIT][picks]]
     x_hat = [m.decode(m.encode(x.to(ws.device))).cpu() for m in (model, collapsed)]
     plots.show_images(ax, torch.cat([x, *x_hat]), title=f"{title}: original, {NAMES[0]}, {NAMES[1]}")
-plots.save(fig, ws, "02_reconstructions");
+plots.save(fig, ws, "02_reconstructions")
 
 # %%
 fig, axs = plt.subplots(1, 2, figsize=(10, 3))
-plots.bars_by_class(axs[0], result[NAMES[0]]["classes"], "psnr", "PSNR, dB")
-plots.bars_by_class(axs[1], result[NAMES[0]]["classes"], "ssim", "SSIM")
-plots.save(fig, ws, "02_classes");
+classes = result[NAMES[0]]["classes"]
+for ax, key in zip(axs, ("psnr", "ssim")):
+    means, stds = [[c[key][k] for c in classes.values()] for k in ("mean", "std")]
+    ax.errorbar(list(classes), means, yerr=stds, fmt="o", color="0.3", capsize=3)
+    ax.set_ylabel({"psnr": "PSNR, dB", "ssim": "SSIM"}[key])
+plots.save(fig, ws, "02_classes")
 
 # %% [markdown]
 # ## Look for yourself
@@ -198,7 +201,7 @@ plots.save(fig, ws, "02_classes");
 
 # %%
 fig = widgets.draw_reconstruction(model, dataset, int(dataset.splits[SPLIT][worst[0]]))
-plots.save(fig, ws, "02_explorer");
+plots.save(fig, ws, "02_explorer")
 
 # %%
 widgets.reconstruction_explorer(model, dataset, SPLIT)

@@ -29,8 +29,8 @@ from umap import UMAP
 from vqlib import plots
 from vqlib.files import load_model
 from vqlib.metrics import psnr, reconstruct
+from vqlib.presets import open_workspace
 from vqlib.train import encode_dataset
-from vqlib.workspace import open_workspace
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -60,7 +60,7 @@ print(f"PSNR in order {psnr(x_hat, x).mean():.1f} dB, shuffled {psnr(x_mixed, x)
 # %%
 fig, ax = plt.subplots(figsize=(8, 3.2))
 plots.show_images(ax, torch.cat([x, x_hat, x_mixed]), title="original, from its codes, from its codes in random order")
-plots.save(fig, ws, "03_shuffled");
+plots.save(fig, ws, "03_shuffled")
 
 # %% [markdown]
 # The palette survives, the lesion does not. A prior that gets the *frequencies* of codes right but not their places
@@ -79,7 +79,7 @@ K = vqvae.cfg.n_codes
 counts = torch.bincount(details["codes"].flatten(), minlength=K)
 fig, ax = plt.subplots(figsize=(8, 4.2))
 plots.show_images(ax, patches[colours.mean(1).argsort()], per_row=32, title=f"{K} codes, dark to light")
-plots.save(fig, ws, "03_patches");
+plots.save(fig, ws, "03_patches")
 
 # %% [markdown]
 # ## Which codes are neighbours?
@@ -93,7 +93,8 @@ plots.save(fig, ws, "03_patches");
 # %%
 vectors = vqvae.quantizer.codebook.numpy()                # (K, D)
 neighbours = min(15, K - 1)
-layout = UMAP(n_neighbors=neighbours, min_dist=0.1, random_state=SEED, n_jobs=1).fit_transform(vectors)
+umap = UMAP(n_neighbors=neighbours, min_dist=0.1, random_state=SEED, n_jobs=1)
+layout = umap.fit_transform(vectors)
 centred = vectors - vectors.mean(0)
 _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
 plane = centred @ axes[:2].T
@@ -116,12 +117,12 @@ np.savetxt(ws.folder / "03_umap.csv", layout, "%.5f", ",", header="umap_1,umap_2
 # %%
 dead_details = reconstruct(other, dataset, SPLIT)
 dead_counts = torch.bincount(dead_details["codes"].flatten(), minlength=K)
-dead_layout = UMAP(n_neighbors=neighbours, min_dist=0.1, random_state=SEED, n_jobs=1).fit_transform(other.quantizer.codebook.numpy())
+dead_layout = umap.fit_transform(other.quantizer.codebook.numpy())
 fig, axs = plt.subplots(1, 2, figsize=(11, 4.6))
 for ax, points, n, model in ((axs[0], layout, counts, vqvae), (axs[1], dead_layout, dead_counts, other)):
     tint = plots.code_patches(model).mean((2, 3)).numpy()
     plots.scatter_codes(ax, points, n.numpy(), tint, f"{(n > 0).sum()} of {K} codes in use")
-plots.save(fig, ws, "03_umap_counterpart");
+plots.save(fig, ws, "03_umap_counterpart")
 
 # %% [markdown]
 # ## How far apart are codes, in units that mean something?
@@ -132,8 +133,8 @@ plots.save(fig, ws, "03_umap_counterpart");
 # %%
 distance = torch.cdist(vqvae.quantizer.codebook, vqvae.quantizer.codebook).fill_diagonal_(torch.inf)
 neighbour, anyone = distance.argmin(1), torch.randperm(K, generator=torch.Generator().manual_seed(SEED))
-for name, swap in (("nearest other code", neighbour), ("any other code", anyone)):
-    print(f"each code replaced by its {name}: {psnr(vqvae.decode(swap[codes]), x).mean():.1f} dB")
+for name, swap in (("its nearest neighbour", neighbour), ("any other", anyone)):
+    print(f"each code replaced by {name}: {psnr(vqvae.decode(swap[codes]), x).mean():.1f} dB")
 print(f"unchanged: {psnr(x_hat, x).mean():.1f} dB")
 
 # %% [markdown]
@@ -162,7 +163,7 @@ axs[0].set_yticks(range(len(dataset.classes)), dataset.classes)
 axs[0].set(xlabel="codes, dark to light", title="log2 lift (white: as often as everyone)")
 fig.colorbar(picture, ax=axs[0])
 plots.show_images(axs[1], patches[top.indices.flatten()], per_row=12, title="the 12 codes of largest lift, per class")
-plots.save(fig, ws, "03_classes");
+plots.save(fig, ws, "03_classes")
 
 # %% [markdown]
 # PROSE03

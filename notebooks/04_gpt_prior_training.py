@@ -29,11 +29,10 @@ import torch
 
 from vqlib import plots
 from vqlib.files import load_model, save_model
-from vqlib.gpt import GPT
+from vqlib.gpt import GPT, WindowedGPT
 from vqlib.metrics import likelihood, unigram_nats
+from vqlib.presets import open_workspace
 from vqlib.train import encode_dataset, held_out_nats, read_log, train_prior, watch
-from vqlib.windowed import WindowedGPT
-from vqlib.workspace import open_workspace
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -128,11 +127,11 @@ for (name, log), colour in zip(logs.items(), ("tab:blue", "tab:red")):
     plots.curve(axs[1], log, "lr", name, color=colour)
 for name, value in lines.items():
     axs[0].axhline(value, color="0.6", lw=0.8)
-    axs[0].text(0, value, f" {name}", va="bottom", color="0.4", fontsize=8)
+    axs[0].text(0.99, value, name, va="bottom", ha="right", color="0.4", fontsize=8, transform=axs[0].get_yaxis_transform())
 axs[0].set_ylabel("nats per code")
 axs[1].set_ylabel("learning rate")
 axs[0].legend(fontsize=8)
-plots.save(fig, ws, "04_training");
+plots.save(fig, ws, "04_training")
 
 # %% [markdown]
 # ## Likelihood of lesions never seen
@@ -170,7 +169,7 @@ for ax, (name, n) in zip(axs, nats.items()):
     ax.set_axis_off()
     ax.set_title(f"{name}: {n.mean():.2f} nats/code")
 fig.colorbar(picture, ax=axs, label="nats per code")
-plots.save(fig, ws, "04_cells");
+plots.save(fig, ws, "04_cells")
 
 # %% [markdown]
 # PROSE04

@@ -27,7 +27,7 @@ import torch
 
 from vqlib import metrics, plots, widgets
 from vqlib.files import load_model
-from vqlib.workspace import open_workspace
+from vqlib.presets import open_workspace
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -56,8 +56,9 @@ noise = torch.randint(K, (8, side, side), generator=dice)
 used = torch.cat([vqvae.encode(dataset[chunk]).flatten() for chunk in np.array_split(dataset.splits[SPLIT], 8)])
 frequent = used[torch.randint(len(used), (8, side, side), generator=dice)]
 fig, ax = plt.subplots(figsize=(8, 2.3))
-plots.show_images(ax, vqvae.decode(torch.cat([noise, frequent])), title="codes at random: all equally likely; as often as in real images")
-plots.save(fig, ws, "05_random_codes");
+textures = vqvae.decode(torch.cat([noise, frequent]))
+plots.show_images(ax, textures, title="random codes: all equally likely; as often as in real images")
+plots.save(fig, ws, "05_random_codes")
 
 # %% [markdown]
 # ## The same seed, the same sample
@@ -70,7 +71,8 @@ labels = torch.full((4,), ANY)
 once, again = (gpt.generate(labels, seed=SEED) for _ in range(2))
 greedy = gpt.generate(labels, top_k=1)
 full = gpt(greedy[:, :-1], labels).argmax(-1)
-print(f"same seed, same codes: {torch.equal(once, again)}; another seed: {torch.equal(once, gpt.generate(labels, seed=SEED + 1))}")
+other = gpt.generate(labels, seed=SEED + 1)
+print(f"same seed, same codes: {torch.equal(once, again)}; another seed: {torch.equal(once, other)}")
 print(f"greedy sampling agrees with full passes on {(full == greedy).float().mean():.2%} of the cells")
 
 # %% [markdown]
@@ -91,24 +93,25 @@ codes = {"window": windowed.generate(n, seed=SEED, progress=progress),
 samples = {name: vqvae.decode(c.view(n, side, side)) for name, c in codes.items()}
 
 # %%
-fig, axs = plt.subplots(1, 2, figsize=(11, 5.8 * n / 32 + 0.3))
+fig, axs = plt.subplots(1, 2, figsize=(11, 2.9 * n / 32 + 0.3))
 for ax, (name, images) in zip(axs, samples.items()):
     plots.show_images(ax, images, title=f"{name}, temperature 1, seed {SEED}")
-plots.save(fig, ws, "05_two_priors");
+plots.save(fig, ws, "05_two_priors")
 
 # %% [markdown]
 # ## A diagnosis on demand
 #
-# Eight samples of each class. Compare with the real ones of notebook 1, row by row.
+# Eight samples of each class, with guidance: the step from "any class" to this class is taken twice
+# (logits = any + 2 (class - any)). Compare with the real ones of notebook 1, row by row.
 
 # %%
 per_class = torch.arange(ANY).repeat_interleave(8)
-images = vqvae.decode(gpt.generate(per_class, top_p=0.95, seed=SEED).view(-1, side, side))
+images = vqvae.decode(gpt.generate(per_class, guidance=2.0, seed=SEED).view(-1, side, side))
 fig, axs = plt.subplots(ANY, 1, figsize=(7, 0.95 * ANY))
 for ax, name, row in zip(axs, card["classes"], images.split(8)):
     plots.show_images(ax, row)
     ax.set_title(name, loc="left", fontsize=9)
-plots.save(fig, ws, "05_classes");
+plots.save(fig, ws, "05_classes")
 
 # %% [markdown]
 # ## Temperature
@@ -121,9 +124,9 @@ rows = [vqvae.decode(gpt.generate(drawn[:8], t, seed=SEED).view(-1, side, side))
 fig, axs = plt.subplots(len(rows), 1, figsize=(8, 1.2 * len(rows)))
 for ax, t, row in zip(axs, TEMPERATURES, rows):
     plots.show_images(ax, row)
-    spread = row.std(0).mean()
-    ax.set_title(f"temperature {t}: standard deviation between samples {spread:.3f}", loc="left", fontsize=9)
-plots.save(fig, ws, "05_temperature");
+    contrast = row.std((2, 3)).mean()
+    ax.set_title(f"temperature {t}: standard deviation within an image {contrast:.3f}", loc="left", fontsize=9)
+plots.save(fig, ws, "05_temperature")
 
 # %% [markdown]
 # ## What the report's 12.7 dB measured
@@ -155,7 +158,7 @@ ax.axvline(12.70, color="tab:red", lw=1)
 ax.axvline(12.70 + shift, color="tab:blue", lw=1)
 ax.set(xlabel="PSNR of a reconstruction, dB (lines: the report)", ylabel="images")
 ax.legend()
-plots.save(fig, ws, "05_psnr");
+plots.save(fig, ws, "05_psnr")
 
 # %% [markdown]
 # ## Are they new?
@@ -177,7 +180,7 @@ print(f"{copies:.0%} of {n} samples are nearer than the first percentile of held
 fig, ax = plt.subplots(figsize=(8, 4.2))
 pairs = [images[:8], dataset[rows[:8].numpy()], images[8:], dataset[rows[8:16].numpy()]]
 plots.show_images(ax, torch.cat(pairs), title="rows 1 and 3: samples; below each: its nearest training image")
-plots.save(fig, ws, "05_nearest");
+plots.save(fig, ws, "05_nearest")
 
 # %% [markdown]
 # ## Try it
@@ -186,7 +189,7 @@ plots.save(fig, ws, "05_nearest");
 
 # %%
 fig = widgets.draw_samples(vqvae, gpt, ANY, temperature=0.9, seed=SEED, title=f"any class, temperature 0.9, seed {SEED}")
-plots.save(fig, ws, "05_explorer");
+plots.save(fig, ws, "05_explorer")
 
 # %%
 widgets.sample_explorer(vqvae, gpt, card["classes"])

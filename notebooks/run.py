@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from vqlib.data import HOME
-from vqlib.workspace import open_workspace
+from vqlib.presets import open_workspace
 
 HERE = Path(__file__).resolve().parent
 
@@ -56,7 +56,11 @@ def main() -> int:
     args = parser.parse_args()
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     scripts = [s for s in sorted(HERE.glob("0?_*.py")) if not args.which or s.stem[:2] in args.which]
-    ws, table = open_workspace(), []
+    try:
+        ws, table = open_workspace(), []
+    except ValueError as error:
+        print(f"vqlib: {error}", file=sys.stderr)
+        return 1
     print(ws)
     for script in scripts:
         print(f"{script.stem} ...", flush=True)

@@ -11,12 +11,11 @@ matplotlib.use("Agg")
 
 import vqlib.data
 import vqlib.dataset
-import vqlib.workspace
+import vqlib.presets
 from vqlib.data import read_synthetic
 from vqlib.dataset import Dataset, Geometry
-from vqlib.gpt import GPT, GPTConfig
+from vqlib.gpt import GPT, GPTConfig, WindowedConfig, WindowedGPT
 from vqlib.vqvae import VQVAE, VQVAEConfig
-from vqlib.windowed import WindowedConfig, WindowedGPT
 
 TINY = VQVAEConfig(image_size=16, n_down=2, hidden=8, residual_hidden=4, residual_layers=1, n_codes=16, code_dim=4)
 
@@ -26,7 +25,7 @@ def home(tmp_path, monkeypatch):
     """An empty VQLIB_HOME, and no environment variable that chooses data or preset."""
     for name in ("VQLIB_DATA", "VQLIB_PRESET"):
         monkeypatch.delenv(name, raising=False)
-    for module in (vqlib.data, vqlib.dataset, vqlib.workspace):
+    for module in (vqlib.data, vqlib.dataset, vqlib.presets):
         monkeypatch.setattr(module, "HOME", tmp_path / "home")
     return tmp_path / "home"
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import picture, write_table
 
-from vqlib.data import ISIC_CLASSES, DataError, class_counts, open_source
+from vqlib.data import ISIC_CLASSES, DataError, open_source
 
 pytestmark = pytest.mark.usefixtures("home")
 HAM = "HAM10000_metadata.csv"
@@ -216,7 +216,3 @@ def test_a_table_whose_images_lie_elsewhere_is_refused(ham):
         shutil.rmtree(part)
     with pytest.raises(DataError, match=rf"none of the 40 images of {HAM}"):
         open_source(ham[0])
-
-
-def test_classes_are_counted_by_image_and_by_lesion():
-    assert class_counts(["nv", "nv", "mel", "nv"], ["a", "a", "b", "c"]) == {"mel": (1, 1), "nv": (3, 2)}

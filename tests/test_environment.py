@@ -52,7 +52,8 @@ def test_no_module_loads_umap_when_it_is_imported(path):
 
 def test_every_package_that_the_library_imports_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {"PIL": "pillow", "skimage": "scikit-image", "umap": "umap-learn", "IPython": "ipykernel"}
+    names = {"PIL": "pillow", "skimage": "scikit-image", "umap": "umap-learn", "IPython": "ipykernel",
+             "matplotlib_inline": "ipykernel"}
     statements = [n for p in MODULES for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, (ast.Import, ast.ImportFrom))]
     used = set(imported(statements))
     foreign = {names.get(m, m) for m in used - set(sys.stdlib_module_names) - {"vqlib"}}

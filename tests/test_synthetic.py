@@ -38,7 +38,8 @@ def rings(images, factors):                                       # colours in 4
 
 def test_images_are_bytes_of_the_asked_shape_and_use_their_range():
     images, factors = synthetic(40, 48, seed=1)
-    assert images.shape == (40, 3, 48, 48) and images.dtype == np.uint8
+    assert images.shape == (40, 3, 48, 48)
+    assert images.dtype == np.uint8
     assert len(factors) == 40
     assert images.min() < 40
     assert images.max() > 220

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from conftest import loud
 
-from vqlib.windowed import WindowedConfig, WindowedGPT
+from vqlib.gpt import WindowedConfig, WindowedGPT
 
 
 def toy(grid, **kwargs):
@@ -115,6 +115,7 @@ def test_the_same_seed_gives_the_same_sample(windowed):
     assert not torch.equal(windowed.generate(3, seed=1), windowed.generate(3, seed=2))
 
 
+@torch.no_grad()
 def test_a_fresh_baseline_knows_nothing():
     fresh = WindowedGPT(WindowedConfig(grid=4, n_codes=16, width=16, heads=2, layers=2)).eval()
     assert float(fresh.nats(draw(6, 16), None).mean()) == pytest.approx(math.log(18), abs=0.02)   # 16 codes, start, end

@@ -5,8 +5,7 @@ import pytest
 
 from vqlib.data import read_synthetic
 from vqlib.dataset import Dataset
-from vqlib.presets import PRESETS
-from vqlib.workspace import Workspace, open_workspace
+from vqlib.presets import PRESETS, Workspace, open_workspace
 
 pytestmark = pytest.mark.usefixtures("home")
 SMOKE = dataclasses.replace(PRESETS["smoke"], n_synthetic=40)

@@ -11,13 +11,17 @@ from torchvision.utils import save_image
 from vqlib import metrics
 from vqlib.data import DataError, open_source
 from vqlib.dataset import Dataset, Geometry, statistics
-from vqlib.files import load_model, save_model, write_atomically
-from vqlib.gpt import GPT
-from vqlib.presets import PRESETS
+from vqlib.files import FileError, load_model, save_model, write_atomically
+from vqlib.gpt import GPT, WindowedGPT
+from vqlib.presets import PRESETS, open_workspace
 from vqlib.train import encode_dataset, train_prior, train_vqvae, watch
 from vqlib.vqvae import VQVAE
-from vqlib.windowed import WindowedGPT
-from vqlib.workspace import open_workspace
+
+
+def positive(text: str) -> int:
+    if (n := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return n
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     for p in (command(train_vqvae_, "train encoder, codebook and decoder; resumes"),
               prior := command(train_prior_, "train a prior on the codes of a VQ-VAE; resumes")):
         p.add_argument("--preset", choices=PRESETS, help="default: $VQLIB_PRESET, else quick")
-        p.add_argument("--steps", type=int, help="updates, instead of the preset's")
+        p.add_argument("--steps", type=positive, help="updates, instead of the preset's")
         p.add_argument("--out", type=Path, help="model file; default: under data/runs, where the notebooks look")
     prior.add_argument("--kind", choices=("gpt", "windowed"), default="gpt", help="whole-grid GPT or the report's transformer")
     prior.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
@@ -48,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--class", dest="label", default="any", help="a diagnosis, or any")
     p.add_argument("--out", type=Path, default=Path("samples.png"))
     for name, default in {"n": 32, "temperature": 1.0, "top-k": 0, "top-p": 1.0, "guidance": 1.0, "seed": 0}.items():
-        p.add_argument(f"--{name}", type=type(default), default=default)
+        p.add_argument(f"--{name}", type=positive if name == "n" else type(default), default=default)
     return top
 
 
@@ -87,6 +91,8 @@ def train_prior_(args):
 
 def evaluate(args):
     vqvae, card = load_model(args.vqvae, "vqvae")
+    if "geometry" not in card:
+        raise FileError(f"{args.vqvae.name} does not say how its images were cropped: save it with **workspace.card")
     geometry = Geometry(**card["geometry"])
     dataset = Dataset(open_source(args.data, PRESETS[card["preset"]].n_synthetic, geometry.side), geometry)
     result = {"vqvae": args.vqvae.name, "data": dataset.title, "images_skipped": len(dataset.skipped), "notes": dataset.notes,
@@ -104,6 +110,7 @@ def evaluate(args):
 def sample(args):
     vqvae, _ = load_model(args.vqvae, "vqvae")
     gpt, card = load_model(args.prior, "gpt")
+    metrics.assert_fits(gpt, vqvae)
     names = [*card["classes"], "any"]
     if args.label not in names:
         raise DataError(f"no class {args.label!r}; this prior knows {', '.join(names)}")
@@ -117,7 +124,7 @@ def main(argv=None) -> int:
     args = parser().parse_args(argv)
     try:
         args.run(args)
-    except (ValueError, FloatingPointError) as e:                     # DataError and FileError are ValueErrors
+    except (ValueError, OSError, FloatingPointError) as e:            # DataError and FileError are ValueErrors
         print(f"vqlib: {e}", file=sys.stderr)
         return 1
     return 0

@@ -1,19 +1,12 @@
-"""Where images come from: five layouts -> a list of records, each with a name, a class and a lesion.
-
-| layout   | recognised by                                          | lesions                             |
-|----------|--------------------------------------------------------|-------------------------------------|
-| ham10000 | HAM10000_metadata.csv                                  | its lesion_id column                |
-| isic2018 | ISIC2018_Task3_*_GroundTruth.csv                       | *_LesionGroupings.csv if it is there |
-| medmnist | a .npz with train_images ...                           | unknown                             |
-| folders  | one folder per class, also below Train/ and Test/      | unknown                             |
-| synthetic | no path: drawn by vqlib.synthetic                     | known                               |
-"""
+"""Where images come from: five layouts (data/README.md) -> a list of records, each with a name, a class and a lesion."""
 import csv
 import os
 import zipfile
 import zlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +74,19 @@ def open_source(path=None, n_synthetic=3000, side=64, seed=0) -> Source:
 
 def read_table(path: Path, needed: set[str]) -> list[dict]:
     """Rows of a CSV or TSV, with or without BOM, quotes and CRLF, columns in any order."""
-    with path.open(encoding="utf-8-sig", newline="") as f:
-        head = f.readline()
-        f.seek(0)
-        rows = list(csv.DictReader(f, delimiter="\t" if "\t" in head else ","))
-    found = set(rows[0]) if rows else set(head.strip().split(","))
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path.name} is not UTF-8 text ({e.reason}): save it as UTF-8") from e
+    table = csv.DictReader(lines, delimiter="\t" if lines and "\t" in lines[0] else ",")
+    found, rows = set(table.fieldnames or ()), list(table)
     if not needed <= found:
-        raise DataError(f"{path.name} lacks the columns {sorted(needed - found)}; it has {sorted(map(str, found))}")
+        raise DataError(f"{path.name} lacks the columns {sorted(needed - found)}; it has {sorted(found)}")
     if not rows:
         raise DataError(f"{path.name} has a header but no rows")
+    for i, row in enumerate(rows):
+        if empty := [c for c in sorted(needed) if not row[c]]:
+            raise DataError(f"{path.name}, row {i + 2}: no {' and no '.join(empty)}")
     return rows
 
 
@@ -98,22 +95,22 @@ def image_files(root: Path) -> dict[str, Path]:
     return {p.stem: p for p in sorted(root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES}
 
 
-def match(kind, title, root, labelled: dict[str, tuple[str, str]], table: Path) -> Source:
-    """Join a table {image: (label, lesion)} with the files below `root`; what lacks its partner is listed as skipped."""
-    files = image_files(root)
+def match(kind, title, root, rows: list[tuple[str, str, str]], table: Path) -> Source:
+    """Join rows (image, label, lesion) of a table with the files below `root`; what lacks its partner is listed as skipped."""
+    files, labelled = image_files(root), {name: {r[1:] for r in same} for name, same in groupby(sorted(rows), itemgetter(0))}
     both = sorted(labelled.keys() & files.keys())
     if not both:
         raise DataError(f"none of the {len(labelled)} images of {table.name} lies below {root.name}/: unpack the images there")
-    records = [Record(name, *labelled[name], files[name]) for name in both]
-    skipped = [(n, f"in {table.name}, no such image file") for n in sorted(labelled.keys() - files.keys())]
+    records = [Record(name, *min(labelled[name]), files[name]) for name in both if len(labelled[name]) == 1]
+    skipped = [(n, f"{table.name} has it as {sorted(labelled[n])}") for n in both if len(labelled[n]) > 1]
+    skipped += [(n, f"in {table.name}, no such image file") for n in sorted(labelled.keys() - files.keys())]
     skipped += [(n, f"image file not in {table.name}") for n in sorted(files.keys() - labelled.keys())]
     return Source(kind, title, records, skipped)
 
 
 def read_ham10000(root: Path, table: Path) -> Source:
     rows = read_table(table, HAM_COLUMNS)
-    labelled = {r["image_id"]: (r["dx"], r["lesion_id"]) for r in rows}
-    return match("ham10000", "HAM10000 (CC BY-NC 4.0)", root, labelled, table)
+    return match("ham10000", "HAM10000 (CC BY-NC 4.0)", root, [(r["image_id"], r["dx"], r["lesion_id"]) for r in rows], table)
 
 
 def read_isic2018(root: Path, table: Path) -> Source:
@@ -127,7 +124,7 @@ def read_isic2018(root: Path, table: Path) -> Source:
     groupings = sorted(root.rglob("*LesionGroupings.csv"))
     lesions = {r["image"]: r["lesion_id"] for r in read_table(groupings[0], {"image", "lesion_id"})} if groupings else {}
     source = match("isic2018", "ISIC 2018 task 3 (CC BY-NC 4.0)", root,
-                   {n: (label, lesions.get(n, n)) for n, label in labels.items()}, table)
+                   [(n, label, lesions.get(n, n)) for n, label in labels.items()], table)
     if not groupings:
         source.notes.append("no LesionGroupings.csv: split by image, images of one lesion may stand on both sides")
     return source
@@ -157,7 +154,7 @@ def read_medmnist(path: Path) -> Source:
     names = dict(enumerate(("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"))) if "derma" in path.name else {}
     try:
         with np.load(path) as z:
-            parts = [(s, z[f"{s}_images"], z[f"{s}_labels"].reshape(-1)) for s in ("train", "val", "test")]
+            parts = [(s, z[f"{s}_images"], z[f"{s}_labels"].reshape(len(z[f"{s}_images"]))) for s in ("train", "val", "test")]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
         raise DataError(f"{path.name} cannot be read as MedMNIST: {e}. Fetch it again and check its digest") from e
     array = np.concatenate([a if a.ndim == 4 else np.repeat(a[..., None], 3, -1) for _, a, _ in parts])
@@ -175,9 +172,3 @@ def read_synthetic(n: int, side: int, seed: int) -> Source:
     records = [Record(f"synthetic_{i:05d}", synthetic.CLASSES[c], f"lesion_{k:05d}", i)
                for i, (c, k) in enumerate(zip(factors.label, factors.lesion))]
     return Source("synthetic", f"synthetic, n {n}, seed {seed}", records, array=np.moveaxis(images, 1, -1))
-
-
-def class_counts(labels, lesions) -> dict[str, tuple[int, int]]:
-    """Class -> (images, lesions)."""
-    images, pairs = Counter(labels), Counter(label for label, _ in set(zip(labels, lesions)))
-    return {c: (images[c], pairs[c]) for c in sorted(images)}

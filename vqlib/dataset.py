@@ -52,10 +52,10 @@ def decode(place, array, geometry: Geometry) -> np.ndarray:
             if "A" in image.getbands() or "transparency" in image.info:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             image = image.convert("RGB")                              # grayscale, palette, CMYK
-        if min(image.size) < geometry.crop:
-            raise ValueError(f"{image.width} x {image.height} px is smaller than the crop of {geometry.crop}")
     else:
         image = Image.fromarray(array[place])
+    if min(image.size) < geometry.crop and not (geometry.resize and isinstance(place, int)):  # arrays may be enlarged, and say so
+        raise ValueError(f"{image.width} x {image.height} px is smaller than the crop of {geometry.crop}")
     if geometry.resize:
         scale = geometry.resize / min(image.size)
         image = image.resize([max(geometry.resize, round(s * scale)) for s in image.size], Image.Resampling.LANCZOS)
@@ -101,7 +101,7 @@ def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
         if not good:
             raise DataError(f"none of {len(reasons)} images could be used; the first, {failed[0][0]}: {failed[0][1]}")
         rows = [(i, *[getattr(source.records[i], k) for k in ("name", "label", "lesion")]) for i in good]
-        index = {"rows": rows, "skipped": [*source.skipped, *failed], "groups": near_groups(out[good], [r[3] for r in rows])}
+        index = {"rows": rows, "failed": failed, "groups": near_groups(out[good], [r[3] for r in rows])}
         (scratch / "index.json").write_text(json.dumps(index))
         os.replace(scratch, folder)
     except OSError:
@@ -125,7 +125,8 @@ def near_groups(images: np.ndarray, lesions: list[str]) -> list[str]:
     """For each image the least lesion id among all that are joined to its own by near-duplicate images."""
     names, node = np.unique(lesions, return_inverse=True)             # sorted: the least id has the least number
     bits = dhash(images)
-    links = [(bits[i : i + 1024] @ bits.T >= 256 - 2 * NEAR).nonzero().numpy() + (i, 0) for i in range(0, len(bits), 1024)]
+    starts = range(0, len(bits), 1024)
+    links = [(bits[i : i + 1024] @ bits.T >= 256 - 2 * NEAR).nonzero().numpy() + np.array([i, 0]) for i in starts]
     a, b = node[np.concatenate(links)].T                              # (links,) distance = (256 - dot) / 2 <= NEAR
     graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(names),) * 2)
     group = connected_components(graph, directed=False)[1]            # (lesions,)
@@ -142,13 +143,15 @@ class Dataset:
     """Decoded images with labels, lesions and splits. `images` (N, 3, S, S) is a memmap: read rows, not all of it."""
 
     def __init__(self, source: Source, geometry: Geometry, limit=None, cache=None):
-        self.title, self.notes, self.geometry = source.title, source.notes, geometry
+        self.title, self.notes, self.geometry = source.title, list(source.notes), geometry
+        if source.array is not None and source.array.shape[1] < geometry.crop:
+            self.notes.append(f"images of {source.array.shape[1]} px are enlarged to {geometry.crop}")
         self.fingerprint = fingerprint(source, geometry)
         folder = Path(cache or HOME / "data" / "cache") / self.fingerprint
         if not (folder / "index.json").exists():
             build_cache(source, geometry, folder)
         index = json.loads((folder / "index.json").read_text())
-        self.skipped = [tuple(s) for s in index["skipped"]]
+        self.skipped = [*source.skipped, *map(tuple, index["failed"])]
         rows = [(*row, group) for row, group in zip(index["rows"], index["groups"])]
         if limit:                                                     # whole groups, in an order that no label decides
             rows = sorted(rows, key=lambda r: hashlib.sha256(f"limit {r[4]}".encode()).digest())[:limit]
@@ -187,6 +190,8 @@ def statistics(dataset: Dataset, split="train") -> dict:
 
     variance = mean of the channels' variances + variance of the channels' means, exactly.
     """
+    if not len(dataset.splits[split]):
+        raise DataError(f"{dataset.title}: no image falls into the {split} split; {len(dataset)} are too few")
     n, total, squares = 0, np.zeros(3), np.zeros(3)
     for chunk in np.array_split(dataset.splits[split], max(1, len(dataset.splits[split]) // 256)):
         x = dataset[chunk].double().numpy()                           # float64: a float32 sum of 10^8 pixels drifts

@@ -9,9 +9,8 @@ from pathlib import Path
 import safetensors.torch as st
 import torch
 
-from vqlib.gpt import GPT, GPTConfig
+from vqlib.gpt import GPT, GPTConfig, WindowedConfig, WindowedGPT
 from vqlib.vqvae import VQVAE, VQVAEConfig
-from vqlib.windowed import WindowedConfig, WindowedGPT
 
 KINDS = {"vqvae": (VQVAE, VQVAEConfig), "gpt": (GPT, GPTConfig), "windowed": (WindowedGPT, WindowedConfig)}
 MAGIC = b"vqlib state 1 "
@@ -50,7 +49,8 @@ def save_model(path: Path, model, **card) -> None:
     kind = next(k for k, (cls, _) in KINDS.items() if type(model) is cls)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     text = json.dumps({"kind": kind, "config": asdict(model.cfg), **card}, sort_keys=True)
-    write_atomically(path, st.save(weights, {"card": text, "sha256": digest(weights, text)}))
+    meta = json.dumps({"card": text, "sha256": digest(weights, text)}, sort_keys=True)
+    write_atomically(path, st.save(weights, {"vqlib": meta}))         # one key: safetensors writes several in any order
 
 
 def load_model(path: Path, kind: str | None = None, made_by: str = ""):
@@ -61,7 +61,7 @@ def load_model(path: Path, kind: str | None = None, made_by: str = ""):
         raise FileError(f"{path.name} is missing{hint}")
     try:
         with st.safe_open(path, "pt") as f:
-            meta, weights = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+            meta, weights = json.loads(f.metadata()["vqlib"]), {k: f.get_tensor(k) for k in f.keys()}
         card, expected = json.loads(meta["card"]), meta["sha256"]
     except Exception as e:  # safetensors raises its own types for cut and foreign files
         raise FileError(f"{path.name} is no whole vqlib model ({e}): fetch or train it again") from e

@@ -1,6 +1,6 @@
-"""The prior: a GPT over the whole grid of codes, one class per image, t codes in and t + 1 predictions out.
+"""Two priors: a GPT over the whole grid of codes, t codes in and t + 1 predictions out, and the report's windowed transformer.
 
-Letters: B images, T = h*w codes per image, t of them known, K codes, C width, H heads, c = C/H head width.
+Letters: B images, T = h*w codes per image, t of them known, K codes, C width, H heads, c = C/H head width, w window length.
 """
 from dataclasses import dataclass
 
@@ -62,7 +62,10 @@ def init_weights(model: nn.Module, layers: int) -> None:
 
 
 class GPT(nn.Module):
-    """Class-conditional prior. The start vector is the class's; label `n_classes` stands for "any class"."""
+    """Class-conditional prior: the class's vector stands for the start and is added to every cell.
+
+    Label `n_classes` means "any class".
+    """
 
     def __init__(self, cfg: GPTConfig, seed=0):
         super().__init__()
@@ -79,7 +82,7 @@ class GPT(nn.Module):
             init_weights(self, cfg.layers)
 
     def inputs(self, prefix: Tensor, labels: Tensor) -> Tensor:      # (B, t) codes, (B,) -> (B, t+1, C)
-        x = torch.cat([self.start(labels)[:, None], self.embed(prefix)], 1)
+        x = F.pad(self.embed(prefix), (0, 0, 1, 0)) + self.start(labels)[:, None]
         return x + (self.row + self.column).flatten(0, 1)[: x.shape[1]]  # row i stands at the cell it predicts
 
     def forward(self, prefix: Tensor, labels: Tensor) -> Tensor:     # (B, t) codes, t may be 0; (B,)
@@ -119,9 +122,10 @@ class GPT(nn.Module):
         cache = torch.empty(len(self.blocks), 2, len(both), block.heads, T, block.head_width, device=device)
         codes = torch.zeros(len(labels), T, dtype=torch.long, device=device)
         place = (self.row + self.column).flatten(0, 1)               # (T, C)
-        x = self.start(both)[:, None]                                # (B, 1, C)
+        start = self.start(both)[:, None]                            # (B, 1, C)
+        x = torch.zeros_like(start)
         for t in range(T):
-            x = x + place[t]
+            x = x + start + place[t]
             for layer, b in enumerate(self.blocks):
                 x = b(x, cache[layer], t)
             logits = self.head(self.norm(x[:, 0]))                   # (B, K) or (2B, K)
@@ -155,3 +159,81 @@ def draw(logits: Tensor, temperature, top_k, top_p, dice) -> Tensor:  # (B, K) -
         sorted_p[sorted_p.cumsum(-1) - sorted_p >= top_p] = 0        # the code that crosses top_p stays
         p = torch.zeros_like(p).scatter(-1, which, sorted_p)
     return torch.multinomial(p, 1, generator=dice)[:, 0]
+
+
+@dataclass(frozen=True)
+class WindowedConfig:
+    """Sizes of the report's transformer; 6 heads floor to 21 channels each, 126 of 128, as there."""
+
+    grid: int = 32
+    n_codes: int = 512
+    width: int = 128
+    heads: int = 6
+    layers: int = 6
+    dropout: float = 0.2
+
+    @property
+    def window(self) -> int:
+        """A quarter of the grid, as 256 is of 1,024."""
+        return self.grid**2 // 4
+
+
+class WindowedGPT(nn.Module):
+    """The report's prior, kept as the baseline: windows of the sequence start (K), codes, end (K + 1).
+
+    Positions count from the window's first token: it never knows where it is, so it can learn texture but no layout.
+    """
+
+    def __init__(self, cfg: WindowedConfig, seed=1337):
+        super().__init__()
+        self.cfg = cfg
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.embed = nn.Embedding(cfg.n_codes + 2, cfg.width)
+            self.position = nn.Embedding(cfg.window, cfg.width)
+            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout, nn.ReLU) for _ in range(cfg.layers)])
+            self.norm = nn.LayerNorm(cfg.width)
+            self.head = nn.Linear(cfg.width, cfg.n_codes + 2)
+            init_weights(self, cfg.layers)
+
+    def forward(self, tokens: Tensor) -> Tensor:                      # (B, t), t <= w -> (B, t, K+2)
+        x = self.embed(tokens) + self.position.weight[: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+    def sequence(self, codes: Tensor) -> Tensor:                      # (B, T) -> (B, T+2)
+        K = self.cfg.n_codes
+        return F.pad(F.pad(codes, (1, 0), value=K), (0, 1), value=K + 1)
+
+    def loss(self, codes: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:
+        """Mean nats per token of one random window per image; the class is not used."""
+        tokens, w = self.sequence(codes), self.cfg.window
+        first = torch.randint(tokens.shape[1] - w, (len(tokens), 1), generator=dice)
+        windows = tokens.gather(1, (first + torch.arange(w + 1)).to(tokens.device))      # (B, w+1)
+        return F.cross_entropy(self(windows[:, :-1]).transpose(1, 2), windows[:, 1:])
+
+    def nats(self, codes: Tensor, labels: Tensor) -> Tensor:          # (B, T)
+        """-log p of each code, (B, T), in strides of w/2: after the first window each code sees w/2 to w tokens."""
+        tokens, w, T = self.sequence(codes)[:, :-1], self.cfg.window, codes.shape[1]
+        parts, done = [], 0
+        for first in [*range(0, T - w, max(1, w // 2)), T - w]:
+            nats = F.cross_entropy(self(tokens[:, first : first + w]).transpose(1, 2), codes[:, first : first + w],
+                                   reduction="none")                  # token i predicts code i
+            parts.append(nats[:, done - first :])
+            done = first + w
+        return torch.cat(parts, 1)
+
+    @torch.no_grad()
+    def generate(self, n: int, temperature=1.0, top_k=0, top_p=1.0, seed=0, progress=None) -> Tensor:  # (n, T)
+        """The report's way: a full pass over the last w tokens for each new one. Start and end are never drawn."""
+        check_sampling(temperature, top_k, top_p, self.cfg.n_codes)
+        self.eval()
+        dice, T = torch.Generator().manual_seed(seed), self.cfg.grid**2
+        tokens = torch.full((n, 1), self.cfg.n_codes, device=self.head.weight.device)
+        for t in range(T):
+            logits = self(tokens[:, -self.cfg.window :])[:, -1, : self.cfg.n_codes]
+            tokens = torch.cat([tokens, draw(logits, temperature, top_k, top_p, dice)[:, None].to(tokens.device)], 1)
+            if progress:
+                progress(t + 1, T)
+        return tokens[:, 1:]

@@ -93,8 +93,16 @@ def unigram_nats(train: Tensor, held_out: Tensor, n_codes: int) -> float:
     return float(-(p / p.sum()).log()[held_out.flatten().long()].mean())
 
 
+def assert_fits(prior, vqvae) -> None:
+    """A prior reads the codes of its own VQ-VAE only; raises ValueError if grid or number of codes differ."""
+    mine, theirs = [(c.grid, c.n_codes) for c in (prior.cfg, vqvae.cfg)]
+    if mine != theirs:
+        raise ValueError(f"the prior is for (grid, codes) = {mine}, the VQ-VAE has {theirs}: take the one it was trained on")
+
+
 def evaluate_prior(prior, vqvae, dataset, split: str, classes: list[str]) -> dict:
     """Likelihood figures of a split; `classes` are the prior's, and a class it does not know counts as "any"."""
+    assert_fits(prior, vqvae)
     codes, labels = encode_dataset(vqvae, dataset, split)
     known = torch.tensor([classes.index(c) if c in classes else len(classes) for c in dataset.classes])
     nats = held_out_nats(prior, codes[:, 0], known[labels])

@@ -1,29 +1,32 @@
 """Drawing helpers: each draws on an `ax` and returns it; the notebook owns layout, titles and saving."""
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython import get_ipython
 from matplotlib.colors import hsv_to_rgb
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 from torchvision.utils import make_grid
 
 plt.rcParams.update({"figure.dpi": 72, "savefig.dpi": 120, "figure.constrained_layout.use": True, "font.size": 10,
                      "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "legend.frameon": False})
 
+if get_ipython():  # as PNG, photographs would take a notebook past 1 MB
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
 
-def save(fig, workspace, name: str) -> Path:
+
+def save(fig, workspace, name: str) -> None:
     """Write figures/<preset>/<name>.png with the data's name on it; the same inputs give the same bytes."""
-    fig.text(1, -0.005, f"{workspace.dataset.title}, preset {workspace.preset.name}", ha="right", va="top", fontsize=7, color="0.5")
+    source = f"{workspace.dataset.title}, preset {workspace.preset.name}"
+    fig.text(1, -0.005, source, ha="right", va="top", fontsize=7, color="0.5")
     path = workspace.figures / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, metadata={"Software": None}, bbox_inches="tight")
-    return path
 
 
 def show_images(ax, images: Tensor, per_row=8, title=""):            # (n, 3, H, W) in [0, 1]
     grid = make_grid(images.clamp(0, 1).cpu(), nrow=per_row, padding=2, pad_value=1)
-    ax.imshow(grid.movedim(0, -1), interpolation="nearest")
+    ax.imshow(grid.movedim(0, -1).numpy(), interpolation="nearest")
     ax.set_axis_off()
     ax.set_title(title)
     return ax
@@ -61,16 +64,6 @@ def scatter_codes(ax, points: np.ndarray, counts: np.ndarray, colours: np.ndarra
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_title(title)
-    return ax
-
-
-def bars_by_class(ax, classes: dict, key: str, label: str):
-    """Mean and standard deviation of a per-image figure for each class of `evaluate_vqvae`'s result."""
-    names = list(classes)
-    means, stds = [[classes[c][key][k] for c in names] for k in ("mean", "std")]
-    ax.bar(names, means, yerr=stds, color="0.75", edgecolor="0.3", capsize=3)
-    ax.set_ylim(bottom=max(0, min(np.subtract(means, stds)) * 0.9))
-    ax.set_ylabel(label)
     return ax
 
 

@@ -1,13 +1,22 @@
-"""Every setting of every run in one table; `VQLIB_PRESET` or one parameters cell chooses."""
+"""Every setting of every run in one table, and the workspace of a run: preset, data, folders. `VQLIB_PRESET` chooses."""
+import json
 import os
-from dataclasses import dataclass, replace
+import platform
+import resource
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
 
 from vqlib.augment import Augment
-from vqlib.dataset import Geometry
-from vqlib.gpt import GPTConfig
+from vqlib.data import HOME, open_source
+from vqlib.dataset import Dataset, Geometry
+from vqlib.files import write_atomically
+from vqlib.gpt import GPTConfig, WindowedConfig
 from vqlib.train import Run
 from vqlib.vqvae import VQVAEConfig
-from vqlib.windowed import WindowedConfig
 
 
 @dataclass(frozen=True)
@@ -50,12 +59,12 @@ def _smoke():
 
 
 def _quick():
-    prior = Run(steps=1200, batch=16, lrs=(3e-3,), warmup=50, weight_decay=0.05, clip=1.0, eval_every=200, eval_images=256)
+    prior = Run(steps=1000, batch=16, lrs=(3e-3,), warmup=50, weight_decay=0.05, clip=1.0, eval_every=200, eval_images=256)
     return Preset(
         "quick", Geometry(64, 64), Augment(),
-        VQVAEConfig(image_size=64), Run(steps=1000, batch=16),
+        VQVAEConfig(image_size=64), Run(steps=900, batch=16),
         GPTConfig(width=96, heads=2, layers=3, dropout=0.0), prior,
-        WindowedConfig(grid=16), replace(prior, steps=600, lrs=(4e-4, 4e-4, 5e-5), cosine=False, warmup=0))
+        WindowedConfig(grid=16), replace(prior, steps=400, lrs=(2e-3,)))
 
 
 def _report():
@@ -86,3 +95,63 @@ def choose(name: str | None = None) -> Preset:
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+@dataclass
+class Workspace:
+    """Settings, data and folders; printed, it says what a reader must know of them."""
+
+    preset: Preset
+    dataset: Dataset
+    device: str
+    opened: float = field(default_factory=time.time)
+
+    @property
+    def folder(self) -> Path:
+        """Weights, logs and figures of merit; named after the data, so that stale ones are never picked up."""
+        return HOME / "data" / "runs" / f"{self.preset.name}-{self.dataset.fingerprint}"
+
+    @property
+    def figures(self) -> Path:
+        """figures/ holds the flagship's, figures/<preset>/ the others'."""
+        return HOME / "figures" / ("" if self.preset.name == "flagship" else self.preset.name)
+
+    @property
+    def card(self) -> dict:
+        """What a model file says of where it comes from."""
+        d = self.dataset
+        return {"preset": self.preset.name, "data": d.title, "fingerprint": d.fingerprint, "classes": d.classes,
+                "geometry": {"crop": d.geometry.crop, "resize": d.geometry.resize}, "split": "train, 80 % by lesion hash"}
+
+    def __str__(self):
+        d = self.dataset
+        sizes = ", ".join(f"{k} {len(v)}" for k, v in d.splits.items() if k != "all")
+        return (f"data    {d.title}: {len(d)} images, {d.geometry.crop} px; {sizes}; {len(d.skipped)} skipped\n"
+                f"preset  {self.preset.name}, device {self.device}")
+
+    def keep(self, notebook: str, key_figure: str, **figures) -> None:
+        """Save a notebook's figures of merit as JSON beside the weights; `key_figure` goes into the closing table."""
+        text = json.dumps({"key_figure": key_figure, **figures}, indent=1, default=float)
+        write_atomically(self.folder / f"{notebook}.json", text.encode())
+
+    def recall(self, notebook: str) -> dict:
+        """What `keep` saved; raises FileNotFoundError that names the notebook to run first."""
+        path = self.folder / f"{notebook}.json"
+        if not path.exists():
+            raise FileNotFoundError(f"run notebook {notebook} first: it has not run on {self.dataset.title} under preset "
+                                    f"{self.preset.name} yet")
+        return json.loads(path.read_text())
+
+    def closing(self, seed: int) -> str:
+        """Versions, seed, device, wall time and peak memory, for the last cell of a notebook."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30)
+        return (f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads, device "
+                f"{self.device}, seed {seed}\n{time.time() - self.opened:.0f} s, peak memory {peak:.1f} GiB")
+
+
+def open_workspace(preset: str | None = None, data=None) -> Workspace:
+    """Choose the preset and open the data: the folder given, `$VQLIB_DATA`, data/ham10000, or synthetic images."""
+    p = choose(preset)
+    source = open_source(data, p.n_synthetic, p.geometry.side)
+    return Workspace(p, Dataset(source, p.geometry, None if source.kind == "synthetic" else p.limit),
+                     "cuda" if torch.cuda.is_available() else "cpu")

@@ -44,7 +44,7 @@ class Quantizer(nn.Module):
         self.decay, self.revive, self.seed = decay, revive, seed
         codebook = torch.randn(n_codes, code_dim, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("codebook", codebook)                    # (K, D)
-        self.register_buffer("count", torch.ones(n_codes))            # one pseudo-member each: an unpicked code stays put
+        self.register_buffer("count", torch.ones(n_codes))            # one pseudo-member each, not 0
         self.register_buffer("total", codebook.clone())               # (K, D) codebook = total / count
         self.register_buffer("updates", torch.tensor(0))
         self.register_buffer("revived", torch.tensor(0))              # codes moved since the start
@@ -74,7 +74,8 @@ class Quantizer(nn.Module):
         added = torch.zeros_like(self.total).index_add_(0, index, rows)  # (K, D) never an (N, K) one-hot
         self.count.lerp_(picked, 1 - self.decay)
         self.total.lerp_(added, 1 - self.decay)
-        self.codebook.copy_(self.total / self.count.clamp_min(1e-5)[:, None])
+        moved = self.total / self.count[:, None]                      # the others' ratio is unchanged: they stay put
+        self.codebook.copy_(torch.where(picked[:, None] > 0, moved, self.codebook))
         self.updates += 1
         if self.revive:
             share = min(self.revive * len(rows) / len(self.count), 0.5)  # below the 1 of a new code: it gets time to be picked

@@ -18,7 +18,7 @@ TRAITS = {  # normal around the mean of the class
     "border":    (0.00, 1.00, 0.13, 0.55, 0.35, 0.30, 0.12, 0.70, 0.25, 0.15),  # irregularity
     "fuzz":      (0.05, 1.00, 0.10, 0.80, 0.50, 0.12, 0.65, 0.28, 0.32, 0.18),  # width of the rim in radii
     "colours":   (0.10, 1.00, 0.12, 0.60, 0.65, 0.35, 0.25, 0.75, 0.25, 0.25),  # how unevenly the pigments are spread
-    "brown":     (0.00, 1.60, 0.16, 0.22, 0.18, 0.62, 0.55, 0.95, 0.72, 0.05),  # melanin
+    "brown":     (0.00, 1.60, 0.16, 0.22, 0.18, 0.62, 0.65, 0.95, 0.72, 0.05),  # melanin
     "deep":      (0.00, 0.80, 0.06, 0.00, 0.34, 0.05, 0.00, 0.24, 0.02, 0.10),  # melanin seen through the dermis: blue-grey
     "blood":     (0.00, 0.90, 0.08, 0.42, 0.30, 0.20, 0.22, 0.22, 0.16, 0.40),
     "white":     (0.00, 0.40, 0.03, 0.14, 0.03, 0.01, 0.02, 0.06, 0.00, 0.00),  # scale or scar, scatters light
@@ -38,8 +38,7 @@ class Factors(np.recarray):
 
     Equal in all images of a lesion: label (0..6, index into CLASSES), lesion (number, unique in this set only), lesion_seed,
     tone (RGB of the bare skin, 0.5..1) and the TRAITS. New in each image: image_seed, cx and cy (centre of the lesion,
-    -0.12..0.12), angle (0..2 pi), light (gain of R, G, B, 0.75..1.15), hairs (number, 0..15), bubbles (number, 0..5),
-    vignette (darkness of the corners, 0..1).
+    -0.12..0.12), angle (0..2 pi), light (gain of R, G, B, 0.75..1.15), hairs (0..15), bubbles (0..5), vignette (0..1).
     """
 
 
@@ -76,7 +75,8 @@ def render(factors, size, rows=slice(None)):
         raise ValueError(f"size = {size}: the image side must be a whole number of pixels >= 16")
     factors, size = factors[rows], int(size)
     step = max(1, 2**18 // size**2)                               # 64 images of 64 px: 1 MB a field, fits the cache
-    return np.concatenate([_Scene(factors[i:i + step], size).draw() for i in range(0, len(factors), step)])
+    chunks = (_Scene(factors[i:i + step], size).draw() for i in range(0, len(factors), step))
+    return np.concatenate([np.empty((0, 3, size, size), np.uint8), *chunks])
 
 
 def _soft(x, low, high):
@@ -97,41 +97,40 @@ class _Scene:
 
     def waves(self, length, of_lesion=True):
         """Random field of mean 0 and deviation 1 with detail of this length; it moves with the lesion or not."""
-        f, r = self.f, next(self.lesion if of_lesion else self.skin)
-        length = np.broadcast_to(length, len(f))[:, None] * (0.65 + 0.85 * r[:, 0])  # (B, W)
-        turn = np.pi / 16 * (np.arange(16) + r[:, 1]) + of_lesion * f.angle[:, None]  # all directions
+        t, line, r = self.t, self.line[:, None], next(self.lesion if of_lesion else self.skin)[:, :, None]
+        length = length * (0.65 + 0.85 * r[:, 0])                 # (B, 1, W), as all up to phase
+        turn = np.pi / 16 * (np.arange(16) + r[:, 1]) + of_lesion * t.angle          # all directions
         kx, ky = 2 * np.pi / length * np.cos(turn), 2 * np.pi / length * np.sin(turn)
-        phase = 2 * np.pi * r[:, 2] - of_lesion * (kx * f.cx[:, None] + ky * f.cy[:, None])
-        a = np.float32(self.line[:, None] * kx[:, None] + phase[:, None])            # (B, S, W)
-        b = np.float32(self.line[:, None] * ky[:, None])
-        size = np.float32(np.sqrt(2 / 16) * np.exp(-4 * (self.px / length) ** 2))[:, None]  # fades what pixels cannot hold
+        phase = 2 * np.pi * r[:, 2] - of_lesion * (kx * t.cx + ky * t.cy)
+        a, b = np.float32(line * kx + phase), np.float32(line * ky)                  # (B, S, W)
+        size = np.float32(np.sqrt(2 / 16) * np.exp(-4 * (self.px / length) ** 2))    # fades what the pixels cannot hold
         rows = np.concatenate([size * np.cos(b), -size * np.sin(b)], axis=2)
         cols = np.concatenate([np.cos(a), np.sin(a)], axis=2).swapaxes(1, 2)         # (B, 2W, S)
         step = max(1, 2**17 // cols[0].size)                      # BLAS would start threads for more: 100 times slower
-        return np.concatenate([rows[:, i:i + step] @ cols for i in range(0, len(self.line), step)], axis=1)
+        return np.concatenate([rows[:, i:i + step] @ cols for i in range(0, len(line), step)], axis=1)
 
     def shape(self):
         """Distance rho from the centre (1 = at the rim) and soft mask of the lesion."""
-        t, radius, r, k = self.t, self.f.radius, next(self.lesion)[:, :2, None, :9], np.arange(1, 10)
+        t, r, k = self.t, next(self.lesion)[:, :2, None, :9], np.arange(1, 10)
         z = (self.own.real / np.sqrt(t.aspect) + 1j * self.own.imag * np.sqrt(t.aspect)) / t.radius
         rho, theta, phase = np.abs(z), np.angle(z), 2 * np.pi * r[:, 1]              # phase and size: (B, 1, 9) harmonics
         size = np.float32(np.where(k <= 3, 0.30 * t.asymmetry / np.sqrt(k), 0.40 * t.border / k) * np.sqrt(r[:, 0]))
         outline = 1 + sum(size[..., j:j + 1] * np.cos((j + 1) * theta + phase[..., j:j + 1]) for j in range(9))
-        teeth = np.maximum(np.cos(16 * theta), 0) * _soft(self.waves(1.5 * radius), -0.3, 0.8)
-        rho /= np.maximum(outline + 0.14 * t.border * self.waves(0.4 * radius) + 0.3 * t.streaks * teeth, 0.3)
+        teeth = np.maximum(np.cos(16 * theta), 0) * _soft(self.waves(1.5 * t.radius), -0.3, 0.8)
+        rho /= np.maximum(outline + 0.14 * t.border * self.waves(0.4 * t.radius) + 0.3 * t.streaks * teeth, 0.3)
         return rho, _soft((1 - rho) / np.maximum(t.fuzz, 2.5 * self.px / t.radius), -0.5, 0.5)
 
     def pigments(self):
         """Maps of brown, deep, blood, white in the lesion: uneven, in patches if asymmetric, else in rings; structures on top."""
-        t, radius, (rho, mask), r = self.t, self.f.radius, self.shape(), next(self.lesion)[:, :, :1, None]     # r (B, 6, 1, 1)
-        patchy, grain = 0.4 + 0.6 * t.asymmetry, 1.05 - 0.15 * rho + 0.13 * self.waves(0.2 * radius)
-        fields = (patchy * self.waves(0.9 * radius) + (1 - patchy) * np.sign(r[:, k] - 0.5) * (2 - 3 * rho) for k in range(4))
+        t, (rho, mask), r = self.t, self.shape(), next(self.lesion)[:, :, :1, None]          # r: (B, 6, 1, 1)
+        patchy, grain = 0.4 + 0.6 * t.asymmetry, 1.05 - 0.15 * rho + 0.13 * self.waves(0.2 * t.radius)
+        fields = (patchy * self.waves(0.9 * t.radius) + (1 - patchy) * np.sign(r[:, k] - 0.5) * (2 - 3 * rho) for k in range(4))
         brown, deep, blood, white = (amount * mask * grain * np.exp(t.colours * gain * field) for amount, gain, field in
                                      zip((t.brown, t.deep, t.blood, t.white), (0.7, 1.5, 0.9, 1.2), fields))
         mesh = 0.038 + 0.012 * r[:, 4] + 0.055 * t.lagoons        # warped honeycomb: 1 in the cells, -0.5 on the lines
-        u, v = (4 * np.pi / 3**0.5 * (w / mesh + 0.25 * self.waves(5 * mesh[:, 0, 0])) for w in (self.own.real, self.own.imag))
-        cells = np.exp(-4 * (self.px / mesh) ** 2) / 3 * sum(np.cos(c * u + s * v) for c, s in ((1, 0), (0.5, 0.866), (-0.5, 0.866)))
-        patch, spots, core = _soft(self.waves(0.9 * radius), -1.2, 0.6), self.waves(0.065), t.ring * np.exp(-(rho / 0.5) ** 2)
+        u, v = (4 * np.pi / 3**0.5 * (w / mesh + 0.25 * self.waves(5 * mesh)) for w in (self.own.real, self.own.imag))
+        cells = np.exp(-4 * (self.px / mesh) ** 2) / 3 * sum(np.cos(w) for w in (u, u / 2 + 0.866 * v, u / 2 - 0.866 * v))
+        patch, spots, core = _soft(self.waves(0.9 * t.radius), -1.2, 0.6), self.waves(0.065), t.ring * np.exp(-(rho / 0.5) ** 2)
         tree = sum(np.exp(-(self.waves(length) / width) ** 2) for length, width in ((0.45, 0.07), (0.2, 0.11)))
         brown *= (1 - 0.95 * t.network * patch * cells) * (1 - core)
         brown += mask * (0.9 * t.globules * _soft(cells, 0.2, 0.8) * (1 - 0.7 * patch) + 0.9 * t.milia * _soft(-spots, 1.4, 2.2))

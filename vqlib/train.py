@@ -72,7 +72,7 @@ class Session:
         self.step, self.extra = state["step"], state["extra"]
 
     def update(self, loss: Tensor) -> None:
-        """One optimiser step; the first of a run refuses a loss that is not a number."""
+        """One optimiser step at this step's learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.run.lr(self.step)
         self.optimizer.zero_grad(set_to_none=True)

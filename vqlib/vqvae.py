@@ -51,8 +51,7 @@ class Residual(nn.Module):
 
 
 def residual_stack(cfg):
-    layers = [Residual(cfg.hidden, cfg.residual_hidden) for _ in range(cfg.residual_layers)]
-    return nn.Sequential(*layers, nn.ReLU())
+    return nn.Sequential(*[Residual(cfg.hidden, cfg.residual_hidden) for _ in range(cfg.residual_layers)], nn.ReLU())
 
 
 def encoder(cfg: VQVAEConfig) -> nn.Sequential:
