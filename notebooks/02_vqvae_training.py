@@ -150,7 +150,21 @@ for name, c in result[NAMES[0]]["classes"].items():
           f"SSIM {c['ssim']['mean']:.3f} +- {c['ssim']['std']:.3f}")
 
 # %% [markdown]
-# PROSE02
+# **What we saw** (HAM10000, `quick`, seed 0, two cores). Ours: **30.7 dB** and 509 of 512 codes in use. The report's settings, in
+# the same number of updates: **28.2 dB**, 19 codes and a perplexity of 18. The report's own weights had 54 of 512
+# codes alive and a training perplexity of 28: its collapse is reproduced from its settings alone.
+#
+# Why it happens: codes that start as random vectors have a length of $\sqrt{128} \approx 11$, far from the first encoder outputs.
+# The few that happen to lie nearest win every row, move towards them, and win the next batch as well; the others never get a
+# member and never move. The left curve shows the price, and the right one the cure: our perplexity, too, stays near 10 for about
+# 180 updates, until the counts of unpicked codes have decayed under 2 % of a fair share. Then they are revived by the hundred and
+# the error falls fivefold within 150 updates.
+#
+# Note how *little* PSNR complains: 2.6 dB between a codebook of 509 and one of 19. Blurred skin is most of an image, and a few
+# skin colours reconstruct it well. That is why the usage is a figure of its own here.
+#
+# Per class, SSIM is lowest for `akiec` and `bkl` (scaly, finely textured) and highest for smooth `vasc`: texture, not
+# rarity, is what costs.
 
 # %% [markdown]
 # ## The codebook, alive and collapsed
@@ -172,7 +186,8 @@ plots.save(fig, ws, "02_usage")
 # ## Reconstructions of lesions never seen, the worst included
 #
 # Eight held-out images drawn by seed, then the eight with the lowest PSNR of the whole split. Averages hide the second
-# kind: hairs, rulers, bubbles and fine network cost the most, because no code was ever paid to draw them.
+# kind: hairs crossing the lesion, dark frames, markings and colours that few images have. A hair is narrower than the patch of
+# a code, and the codes were paid for skin.
 
 # %%
 worst = details[NAMES[0]]["psnr"].argsort()[:8].numpy()

@@ -166,7 +166,23 @@ plots.show_images(axs[1], patches[top.indices.flatten()], per_row=12, title="the
 plots.save(fig, ws, "03_classes")
 
 # %% [markdown]
-# PROSE03
+# **What we saw** (HAM10000, `quick`, seed 0). The codebook is above all a palette: two axes hold 95 % of the variance of 128
+# dimensions, and across the maps the decoded colour changes smoothly, from dark to light one way and from red to grey the other.
+# But colours have three dimensions. The third is what these codes have not learned yet: look again at notebook 2's
+# reconstructions, where brown and yellowish lesions come back reddish.
+# Swapping every code for its nearest neighbour costs 0.8 dB, for any other code 16.6 dB: what is near in code space is
+# near on the skin. Diagnoses do differ in their words: melanoma (`mel`) prefers the dark and the blue-grey codes, up to 4 times
+# as often as everyone, `vasc` a few reds up to 9 times; `nv` never exceeds 1.5, because two thirds of "everyone" are naevi.
+# None of them owns a code: a diagnosis is in the arrangement, which is the prior's business.
+#
+# The counterpart's map shows how to misread a UMAP: the big ring is made of 493 codes that no image ever picked, still where
+# the random start put them. The island is all that was learned.
+#
+# ## What we learned
+#
+# - Read a code by what it paints, by whom it is used, and by its neighbours; never by its place in a UMAP alone.
+# - The order of codes carries the lesion: shuffled, the same codes drop from 31.3 to 17.1 dB.
+# - Notebook 4 learns that order.
 
 # %%
 used = int((counts > 0).sum())
