@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqlib import plots
+from vqlib import plots, widgets
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def test_images_are_shown_in_reading_order_with_their_own_pixels(ax):
 
 def test_equal_codes_have_equal_colours_and_neighbours_differ(ax):
     codes = torch.arange(64).view(8, 8)
-    shown = np.asarray(plots.show_codes(ax, codes, 64).images[0].get_array()).reshape(64, 3)
+    shown = np.asarray(widgets.show_codes(ax, codes, 64).images[0].get_array()).reshape(64, 3)
     assert np.abs(np.diff(shown, axis=0)).max(1).min() > 0.2
-    again = np.asarray(plots.show_codes(ax, codes.flip(0), 64).images[-1].get_array())[::-1].reshape(64, 3)
+    again = np.asarray(widgets.show_codes(ax, codes.flip(0), 64).images[-1].get_array())[::-1].reshape(64, 3)
     assert (again == shown).all()
 
 

@@ -4,6 +4,7 @@ Letters: B batch, S side of a cached square, C crop side.
 """
 import math
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -48,15 +49,10 @@ def view(x: torch.Tensor, k: int) -> torch.Tensor:                   # (..., C, 
 
 def order(n: int, batch: int, seed: int, start=0):
     """Yield (step, (batch,) indices) for ever: shuffled passes over n; step s is the same wherever one starts."""
-    epoch, deck = -1, None
-    for step in range(start, 2**62):
-        picks = []
-        for i in range(step * batch, (step + 1) * batch):
-            if i // n != epoch:
-                epoch = i // n
-                deck = np.random.default_rng((seed, epoch)).permutation(n)
-            picks.append(deck[i % n])
-        yield step, np.array(picks)
+    for step in count(start):
+        i = np.arange(step * batch, (step + 1) * batch)
+        decks = {epoch: np.random.default_rng((seed, epoch)).permutation(n) for epoch in set((i // n).tolist())}
+        yield step, np.array([decks[k // n][k % n] for k in i.tolist()])
 
 
 def batches(dataset, split: str, batch: int, seed: int, cfg: Augment, start=0):

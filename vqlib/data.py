@@ -90,14 +90,10 @@ def read_table(path: Path, needed: set[str]) -> list[dict]:
     return rows
 
 
-def image_files(root: Path) -> dict[str, Path]:
-    """Stem -> file for all images below `root`."""
-    return {p.stem: p for p in sorted(root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES}
-
-
 def match(kind, title, root, rows: list[tuple[str, str, str]], table: Path) -> Source:
     """Join rows (image, label, lesion) of a table with the files below `root`; what lacks its partner is listed as skipped."""
-    files, labelled = image_files(root), {name: {r[1:] for r in same} for name, same in groupby(sorted(rows), itemgetter(0))}
+    files = {p.stem: p for p in sorted(root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES}
+    labelled = {name: {r[1:] for r in same} for name, same in groupby(sorted(rows), itemgetter(0))}
     both = sorted(labelled.keys() & files.keys())
     if not both:
         raise DataError(f"none of the {len(labelled)} images of {table.name} lies below {root.name}/: unpack the images there")

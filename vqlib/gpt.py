@@ -112,7 +112,6 @@ class GPT(nn.Module):
         known, keep: (B, T) codes and a bool mask; masked cells are taken over as they are (inpainting; what follows
         them sees them, what precedes does not). progress(t, T) is called after each code.
         """
-        check_sampling(temperature, top_k, top_p, self.cfg.n_codes)
         self.eval()
         device, T = self.head.weight.device, self.cfg.grid**2
         dice = torch.Generator().manual_seed(seed)
@@ -141,15 +140,12 @@ class GPT(nn.Module):
         return codes
 
 
-def check_sampling(temperature, top_k, top_p, n_codes):
-    if not temperature > 0:
-        raise ValueError(f"temperature {temperature} must be above 0; for the likeliest code take top_k=1")
-    if not 0 <= top_k <= n_codes or not 0 < top_p <= 1:
-        raise ValueError(f"top_k {top_k} must be in 0..{n_codes} and top_p {top_p} in (0, 1]")
-
-
 def draw(logits: Tensor, temperature, top_k, top_p, dice) -> Tensor:  # (B, K) -> (B,)
     """One code per row, from the k likeliest codes and from the least set whose probability reaches top_p."""
+    if not temperature > 0:
+        raise ValueError(f"temperature {temperature} must be above 0; for the likeliest code take top_k=1")
+    if not 0 <= top_k <= logits.shape[-1] or not 0 < top_p <= 1:
+        raise ValueError(f"top_k {top_k} must be in 0..{logits.shape[-1]} and top_p {top_p} in (0, 1]")
     logits = logits.float().cpu() / temperature                      # drawn on the CPU: the same seed, the same sample
     if top_k:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
@@ -227,7 +223,6 @@ class WindowedGPT(nn.Module):
     @torch.no_grad()
     def generate(self, n: int, temperature=1.0, top_k=0, top_p=1.0, seed=0, progress=None) -> Tensor:  # (n, T)
         """The report's way: a full pass over the last w tokens for each new one. Start and end are never drawn."""
-        check_sampling(temperature, top_k, top_p, self.cfg.n_codes)
         self.eval()
         dice, T = torch.Generator().manual_seed(seed), self.cfg.grid**2
         tokens = torch.full((n, 1), self.cfg.n_codes, device=self.head.weight.device)

@@ -3,7 +3,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython import get_ipython
-from matplotlib.colors import hsv_to_rgb
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -27,16 +26,6 @@ def save(fig, workspace, name: str) -> None:
 def show_images(ax, images: Tensor, per_row=8, title=""):            # (n, 3, H, W) in [0, 1]
     grid = make_grid(images.clamp(0, 1).cpu(), nrow=per_row, padding=2, pad_value=1)
     ax.imshow(grid.movedim(0, -1).numpy(), interpolation="nearest")
-    ax.set_axis_off()
-    ax.set_title(title)
-    return ax
-
-
-def show_codes(ax, codes: Tensor, n_codes: int, title=""):           # (h, w) indices
-    """One colour per code, neighbouring indices far apart in hue: only equal colours mean anything."""
-    k = np.arange(n_codes)
-    palette = hsv_to_rgb(np.stack([k * 0.618 % 1, 0.45 + 0.4 * (k % 3) / 2, 0.55 + 0.4 * (k % 5) / 4], 1))
-    ax.imshow(palette[codes.cpu()], interpolation="nearest")
     ax.set_axis_off()
     ax.set_title(title)
     return ax

@@ -41,52 +41,35 @@ class Preset:
     @property
     def counterpart(self) -> "Preset":
         """Ours for the report's codebook settings and the other way round, with the same nets and number of updates."""
-        if self.scale_by_pixels:
-            cfg, run = replace(self.vqvae, data_init=True, revive=0.02), replace(self.vqvae_run, cosine=True)
-        else:
-            cfg, run = replace(self.vqvae, data_init=False, revive=0.0), replace(self.vqvae_run, cosine=False)
-        return replace(self, vqvae=cfg, vqvae_run=run, scale_by_pixels=not self.scale_by_pixels)
+        ours = self.scale_by_pixels
+        cfg = replace(self.vqvae, data_init=ours, revive=0.02 if ours else 0.0)
+        return replace(self, vqvae=cfg, vqvae_run=replace(self.vqvae_run, cosine=ours), scale_by_pixels=not ours)
 
 
-def _smoke():
-    prior = Run(steps=60, batch=16, lrs=(3e-3,), eval_every=20, eval_images=32)
-    return Preset(
-        "smoke", Geometry(32, 32), Augment(),
-        VQVAEConfig(image_size=32, n_codes=64, hidden=32, residual_hidden=16, code_dim=32),
-        Run(steps=150, batch=16, lrs=(2e-3,)),
-        GPTConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), prior,
-        WindowedConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), prior, limit=300, n_synthetic=300)
-
-
-def _quick():
-    prior = Run(steps=1000, batch=16, lrs=(3e-3,), warmup=50, weight_decay=0.05, clip=1.0, eval_every=200, eval_images=256)
-    return Preset(
-        "quick", Geometry(64, 64), Augment(),
-        VQVAEConfig(image_size=64), Run(steps=900, batch=16),
-        GPTConfig(width=96, heads=2, layers=3, dropout=0.0), prior,
-        WindowedConfig(grid=16), replace(prior, steps=400, lrs=(2e-3,)))
-
-
-def _report():
-    thirds = Run(steps=600_000, batch=128, lrs=(4e-4, 4e-4, 5e-5), cosine=False, weight_decay=0.01, eval_every=500,
-                 eval_images=200 * 128, patience=0, seed=1337)
-    return Preset(
-        "report", Geometry(128, None), Augment(),
-        VQVAEConfig(data_init=False, revive=0.0), Run(steps=15_000, batch=256, cosine=False),
-        GPTConfig(grid=32, heads=8, dropout=0.2), replace(thirds, lrs=(4e-4,), cosine=True, warmup=500),
-        WindowedConfig(), thirds, scale_by_pixels=True)
-
-
-def _flagship():
-    prior = Run(steps=30_000, batch=32, lrs=(2e-3,), warmup=200, weight_decay=0.05, clip=1.0, eval_every=500, eval_images=900)
-    return Preset(
-        "flagship", Geometry(128, 128), Augment(dihedral=True, rotate=0.0),
-        VQVAEConfig(n_down=3, hidden=96, residual_hidden=48, residual_layers=4), Run(steps=9_000, batch=16),
-        GPTConfig(dropout=0.1), prior,
-        WindowedConfig(grid=16), replace(prior, lrs=(4e-4, 4e-4, 5e-5), cosine=False, warmup=0), views=tuple(range(8)))
-
-
-PRESETS = {p.name: p for p in (_smoke(), _quick(), _report(), _flagship())}
+_SMOKE = Run(steps=60, batch=16, lrs=(3e-3,), eval_every=20, eval_images=32)
+_QUICK = Run(steps=1000, batch=16, lrs=(3e-3,), warmup=50, weight_decay=0.05, clip=1.0, eval_every=200, eval_images=256)
+_REPORT = Run(steps=600_000, batch=128, lrs=(4e-4, 4e-4, 5e-5), cosine=False, weight_decay=0.01, eval_every=500,
+              eval_images=200 * 128, patience=0, seed=1337)
+_FLAGSHIP = Run(steps=30_000, batch=32, lrs=(2e-3,), warmup=200, weight_decay=0.05, clip=1.0, eval_every=500, eval_images=900)
+PRESETS = {p.name: p for p in (
+    Preset("smoke", Geometry(32, 32), Augment(),
+           VQVAEConfig(image_size=32, n_codes=64, hidden=32, residual_hidden=16, code_dim=32),
+           Run(steps=150, batch=16, lrs=(2e-3,)),
+           GPTConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), _SMOKE,
+           WindowedConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), _SMOKE, limit=300, n_synthetic=300),
+    Preset("quick", Geometry(64, 64), Augment(),
+           VQVAEConfig(image_size=64), Run(steps=900, batch=16),
+           GPTConfig(width=96, heads=2, layers=3, dropout=0.0), _QUICK,
+           WindowedConfig(grid=16), replace(_QUICK, steps=400, lrs=(2e-3,))),
+    Preset("report", Geometry(128, None), Augment(),
+           VQVAEConfig(data_init=False, revive=0.0), Run(steps=15_000, batch=256, cosine=False),
+           GPTConfig(grid=32, heads=8, dropout=0.2), replace(_REPORT, lrs=(4e-4,), cosine=True, warmup=500),
+           WindowedConfig(), _REPORT, scale_by_pixels=True),
+    Preset("flagship", Geometry(128, 128), Augment(dihedral=True, rotate=0.0),
+           VQVAEConfig(n_down=3, hidden=96, residual_hidden=48, residual_layers=4), Run(steps=9_000, batch=16),
+           GPTConfig(), _FLAGSHIP,
+           WindowedConfig(grid=16), _FLAGSHIP, views=tuple(range(8))),
+)}
 
 
 def choose(name: str | None = None) -> Preset:

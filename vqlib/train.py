@@ -45,9 +45,8 @@ class Session:
 
     def __init__(self, model, run: Run, folder: Path | None, fingerprint: str):
         self.model, self.run, self.folder, self.step = model, run, folder and Path(folder), 0
-        decayed = [p for p in model.parameters() if p.dim() > 1]
-        rest = [p for p in model.parameters() if p.dim() <= 1]
-        groups = [{"params": decayed, "weight_decay": run.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        groups = [{"params": [p for p in model.parameters() if (p.dim() > 1) == matrix],  # biases and norms do not decay
+                   "weight_decay": run.weight_decay * matrix} for matrix in (True, False)]
         betas = (0.9, 0.95) if run.weight_decay else (0.9, 0.999)
         self.optimizer = torch.optim.AdamW(groups, lr=run.lrs[0], betas=betas, fused=True)
         self.extra = {}                                               # what a loop wants kept beside the weights
@@ -140,8 +139,8 @@ def held_out_nats(prior, codes: Tensor, labels: Tensor, batch=64) -> Tensor:  # 
     """-log p of every code, in eval mode, on the CPU."""
     prior.eval()
     device = prior.head.weight.device
-    pairs = zip(codes.split(batch), labels.split(batch))
-    return torch.cat([prior.nats(c.long().to(device), y.to(device)).cpu() for c, y in pairs])
+    return torch.cat([prior.nats(codes[i : i + batch].long().to(device), labels[i : i + batch].to(device)).cpu()
+                      for i in range(0, len(codes), batch)])
 
 
 def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint=""):
@@ -194,13 +193,11 @@ def read_log(folder: Path) -> list[dict]:
 def watch(loop, steps: int, every=10.0):
     """Pass a training loop through and print a line every `every` seconds: progress that survives nbconvert."""
     start = last = time.time()
-    first = None
-    for step, losses in loop:
-        first = first or step
+    for n, (step, losses) in enumerate(loop, 1):
         yield step, losses
         now = time.time()
         if now - last >= every or step == steps:
-            rate = (step - first + 1) / (now - start)
+            rate = n / (now - start)
             values = "  ".join(f"{k} {float(v):.3f}" for k, v in losses.items())
             print(f"{step:6d}/{steps}  {values}  {rate:.1f} updates/s, {(steps - step) / rate:.0f} s left", flush=True)
             last = now

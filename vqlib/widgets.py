@@ -4,10 +4,23 @@ Nothing is drawn until a control is used, so executed notebooks stay small and t
 """
 import ipywidgets as w
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from IPython.display import display
+from matplotlib.colors import hsv_to_rgb
+from torch import Tensor
 
 from vqlib import metrics, plots
+
+
+def show_codes(ax, codes: Tensor, n_codes: int, title=""):           # (h, w) indices
+    """One colour per code, neighbouring indices far apart in hue: only equal colours mean anything."""
+    k = np.arange(n_codes)
+    palette = hsv_to_rgb(np.stack([k * 0.618 % 1, 0.45 + 0.4 * (k % 3) / 2, 0.55 + 0.4 * (k % 5) / 4], 1))
+    ax.imshow(palette[codes.cpu()], interpolation="nearest")
+    ax.set_axis_off()
+    ax.set_title(title)
+    return ax
 
 
 def draw_reconstruction(vqvae, dataset, row: int):
@@ -19,7 +32,7 @@ def draw_reconstruction(vqvae, dataset, row: int):
     plots.show_images(axs[0], x, title=f"{dataset.names[row]} ({dataset.label_names[row]})")
     plots.show_images(axs[1], x_hat, title=f"from {codes[0].numel()} codes: {metrics.psnr(x_hat, x)[0]:.1f} dB")
     plots.show_images(axs[2], 4 * (x_hat - x).abs(), title="error x 4")
-    plots.show_codes(axs[3], codes[0], vqvae.cfg.n_codes, title="codes")
+    show_codes(axs[3], codes[0], vqvae.cfg.n_codes, title="codes")
     return fig
 
 
