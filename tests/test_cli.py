@@ -205,3 +205,30 @@ def test_a_prior_without_its_vqvae_says_what_to_run(short, ham, capsys):
 def test_evaluate_brings_other_sizes_to_the_geometry_of_the_model(weights, npz, capsys):
     assert main(["evaluate", "--vqvae", str(weights[0]), "--data", str(npz), "--split", "all"]) == 0
     assert json.loads(capsys.readouterr().out)["reconstruction"]["bits_per_image_fixed"] == 64
+
+
+@pytest.mark.parametrize("size", [{"grid": 8}, {"n_codes": 8}])
+def test_a_prior_of_other_codes_is_refused(weights, ham, tmp_path, capsys, size):
+    other = GPT(GPTConfig(**{"grid": 4, "n_codes": 16, "n_classes": 3, "width": 16, "heads": 2, "layers": 1} | size))
+    save_model(tmp_path / "other.safetensors", other, **CARD)
+    pair = ["--vqvae", weights[0], "--prior", tmp_path / "other.safetensors"]
+    assert "the VQ-VAE has (4, 16)" in fails(capsys, "evaluate", *pair, "--data", ham[0])
+    assert "the VQ-VAE has (4, 16)" in fails(capsys, "sample", *pair, "--out", tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_model_that_does_not_know_its_geometry_is_named(vqvae, ham, tmp_path, capsys):
+    save_model(tmp_path / "bare.safetensors", vqvae)
+    assert "bare.safetensors" in fails(capsys, "evaluate", "--vqvae", tmp_path / "bare.safetensors", "--data", ham[0])
+
+
+def test_an_output_that_cannot_be_written_is_named(weights, ham, tmp_path, capsys):
+    line = fails(capsys, "evaluate", "--vqvae", weights[0], "--data", ham[0], "--split", "all", "--json", tmp_path)
+    assert tmp_path.name in line
+
+
+@pytest.mark.parametrize("flag", [["sample", "--n", "0"], ["train-vqvae", "--steps", "0"], ["train-prior", "--steps", "-3"]])
+def test_numbers_below_one_are_refused(flag, capsys):
+    with pytest.raises(SystemExit):
+        main(flag)
+    assert f"{flag[-1]} is below 1" in capsys.readouterr().err

@@ -216,3 +216,30 @@ def test_a_table_whose_images_lie_elsewhere_is_refused(ham):
         shutil.rmtree(part)
     with pytest.raises(DataError, match=rf"none of the 40 images of {HAM}"):
         open_source(ham[0])
+
+
+@pytest.mark.parametrize("column", ["dx", "lesion_id", "image_id"])
+def test_a_row_without_a_needed_value_is_refused_with_its_number(ham, column):
+    root, rows = ham
+    write_table(root / HAM, [*rows[:5], {**rows[5], column: ""}, *rows[6:]])
+    with pytest.raises(DataError, match=rf"{HAM}, row 7: no {column}"):
+        open_source(root)
+
+
+def test_an_image_with_two_labels_in_the_table_is_left_out_with_both(ham):
+    root, rows = ham
+    write_table(root / HAM, [*rows, {**rows[3], "dx": "vasc"}])
+    source = open_source(root)
+    assert rows[3]["image_id"] not in facts(source)
+    assert len(source.records) == 39
+    [(name, reason)] = source.skipped
+    assert name == rows[3]["image_id"]
+    assert "vasc" in reason
+    assert rows[3]["dx"] in reason
+
+
+def test_a_table_in_another_encoding_is_refused_by_name(ham):
+    text = (ham[0] / HAM).read_text()
+    (ham[0] / HAM).write_bytes(text.encode("utf-16"))
+    with pytest.raises(DataError, match=rf"{HAM} is not UTF-8"):
+        open_source(ham[0])

@@ -304,3 +304,15 @@ def test_the_index_on_disk_is_plain_json(dataset, tmp_path):
     data = Dataset(read_synthetic(20, 16, 1), Geometry(16, 16), cache=tmp_path)
     index = json.loads((tmp_path / data.fingerprint / "index.json").read_text())
     assert [r[1] for r in index["rows"]] == data.names
+
+
+def test_arrays_are_enlarged_for_a_geometry_that_resizes_and_say_so(npz, tmp_path):
+    dataset = Dataset(open_source(npz), Geometry(32, 32), cache=tmp_path)
+    assert dataset[[0]].shape == (1, 3, 32, 32)
+    assert any("28 px are enlarged to 32" in note for note in dataset.notes)
+    assert not any("enlarged" in note for note in Dataset(open_source(npz), Geometry(16, 16), cache=tmp_path).notes)
+
+
+def test_arrays_smaller_than_a_raw_crop_are_refused(npz, tmp_path):
+    with pytest.raises(DataError, match="28 x 28 px is smaller than the crop of 32"):
+        Dataset(open_source(npz), Geometry(32, None), cache=tmp_path)

@@ -156,3 +156,9 @@ def test_a_state_with_a_forged_digest_still_cannot_run_code(tmp_path):
     with pytest.raises((FileError, pickle.UnpicklingError)):
         load_state(tmp_path / "state.pt")
     assert not (tmp_path / "exploded").exists()
+
+
+def test_the_same_model_is_the_same_file(tmp_path, vqvae):
+    for name in "abcd":
+        save_model(tmp_path / name, vqvae, data="x", split="train", seed=1)
+    assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1

@@ -328,3 +328,13 @@ def test_the_log_is_one_json_object_per_line(fresh, tmp_path):
     assert lines == read_log(tmp_path)
     assert lines[-1]["step"] == RUN.steps
     assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})
+
+
+def test_a_prior_that_stopped_early_is_not_trained_again(tmp_path):
+    run = replace(RUN, steps=400, lrs=(1e-2,), cosine=False, patience=3, eval_every=10, save_every=1000)
+    size = replace(GPT_SIZE, dropout=0.0, class_dropout=0.0)
+    first, again = GPT(size, seed=0), GPT(size, seed=0)
+    steps = [step for step, _ in train_prior(first, coded(8, 1, 0, 8), coded(8, 2, 0, 8), run, tmp_path)]
+    assert steps[-1] < 400
+    assert list(train_prior(again, coded(8, 1, 0, 8), coded(8, 2, 0, 8), run, tmp_path)) == []
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))

@@ -97,11 +97,12 @@ def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
             reasons = list(pool.map(fill, range(len(out)), chunksize=16))
         out.flush()
         good = [i for i, reason in enumerate(reasons) if reason is None]
-        failed = [(source.records[i].place.name, r) for i, r in enumerate(reasons) if r is not None]
+        failed = [(getattr(record.place, "name", record.name), r) for record, r in zip(source.records, reasons) if r is not None]
         if not good:
             raise DataError(f"none of {len(reasons)} images could be used; the first, {failed[0][0]}: {failed[0][1]}")
         rows = [(i, *[getattr(source.records[i], k) for k in ("name", "label", "lesion")]) for i in good]
-        index = {"rows": rows, "failed": failed, "groups": near_groups(out[good], [r[3] for r in rows])}
+        kept = out if len(good) == len(out) else out[good]            # a copy in memory only where it must be
+        index = {"rows": rows, "failed": failed, "groups": near_groups(kept, [r[3] for r in rows])}
         (scratch / "index.json").write_text(json.dumps(index))
         os.replace(scratch, folder)
     except OSError:
@@ -153,7 +154,7 @@ class Dataset:
         index = json.loads((folder / "index.json").read_text())
         self.skipped = [*source.skipped, *map(tuple, index["failed"])]
         rows = [(*row, group) for row, group in zip(index["rows"], index["groups"])]
-        if limit:                                                     # whole groups, in an order that no label decides
+        if limit:                                                     # groups in an order that no label decides
             rows = sorted(rows, key=lambda r: hashlib.sha256(f"limit {r[4]}".encode()).digest())[:limit]
             self.fingerprint = hashlib.sha256(f"{self.fingerprint} {limit}".encode()).hexdigest()[:16]
         self.rows, self.names, self.label_names, self.lesions, groups = map(list, zip(*rows))
@@ -186,10 +187,7 @@ def assert_disjoint(splits: dict, lesions: list[str]) -> None:
 
 
 def statistics(dataset: Dataset, split="train") -> dict:
-    """Mean and std per channel of centre crops in [0, 1], and the variance of all values together.
-
-    variance = mean of the channels' variances + variance of the channels' means, exactly.
-    """
+    """Mean and std per channel of centre crops in [0, 1], and the variance of all values: mean(std^2) + var(mean)."""
     if not len(dataset.splits[split]):
         raise DataError(f"{dataset.title}: no image falls into the {split} split; {len(dataset)} are too few")
     n, total, squares = 0, np.zeros(3), np.zeros(3)

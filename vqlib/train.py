@@ -24,7 +24,8 @@ class Run:
     lrs: tuple[float, ...] = (1e-3,)   # held for equal parts of the run, in this order
     cosine: bool = True                # fall from lrs[0] to 2 % of it along a cosine instead
     warmup: int = 0                    # updates of linear rise
-    weight_decay: float = 0.0
+    weight_decay: float = 0.0          # of matrices; biases and norms do not decay
+    betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 0.0                  # largest gradient norm; 0: any
     eval_every: int = 500              # updates between held-out evaluations (priors)
     eval_images: int = 512             # held-out images per evaluation
@@ -45,10 +46,9 @@ class Session:
 
     def __init__(self, model, run: Run, folder: Path | None, fingerprint: str):
         self.model, self.run, self.folder, self.step = model, run, folder and Path(folder), 0
-        groups = [{"params": [p for p in model.parameters() if (p.dim() > 1) == matrix],  # biases and norms do not decay
+        groups = [{"params": [p for p in model.parameters() if (p.dim() > 1) == matrix],
                    "weight_decay": run.weight_decay * matrix} for matrix in (True, False)]
-        betas = (0.9, 0.95) if run.weight_decay else (0.9, 0.999)
-        self.optimizer = torch.optim.AdamW(groups, lr=run.lrs[0], betas=betas, fused=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=run.lrs[0], betas=run.betas, fused=True)
         self.extra = {}                                               # what a loop wants kept beside the weights
         self.identity = json.loads(json.dumps({"model": asdict(model.cfg), "run": asdict(run), "data": fingerprint}))
         if self.folder:
@@ -147,8 +147,7 @@ def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint=""):
     """Yield (step, losses) after each update; keeps the weights of the best held-out evaluation and stops without gains.
 
     train: codes (n, V, T) and labels (n,); held_out: codes (m, V, T), of which view 0 is scored, and labels (m,).
-    Every `run.eval_every` updates losses also have `train` and `held_out`, both in nats per code, in eval mode, on
-    equally many images.
+    Every `run.eval_every` updates losses also have `train` and `held_out`: nats per code in eval mode, on as many images.
     """
     codes, labels = train
     m = min(run.eval_images, len(held_out[0]), len(codes))
@@ -180,6 +179,7 @@ def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint=""):
         if session.step % run.save_every == 0 or session.step == run.steps:
             session.save()
         yield session.step, losses
+    session.save()                                                    # an early stop is an end, too
     if best["step"]:
         prior.load_state_dict(best["weights"])
     prior.eval()
