@@ -98,8 +98,9 @@ save_model(ws.folder / "vqvae.safetensors", model, **ws.card, steps=run.steps, s
 #
 # The same nets, data, batches and number of updates with the other codebook settings: under `quick` the report's
 # (codes start as random numbers, nobody is revived, constant learning rate, error divided by the variance of
-# un-normalised pixels). Under `report` it is the other way round. What do you expect of its perplexity, the number of
-# codes that are effectively in use?
+# un-normalised pixels). Under `report` it is the other way round. One thing is not copied: the report's counts start at
+# zero, which blows unpicked codes up by orders of magnitude; here they start at one, so an unpicked code stays where it is.
+# What do you expect of the counterpart's perplexity, the number of codes that are effectively in use?
 
 # %%
 other = preset.counterpart
@@ -112,6 +113,9 @@ save_model(ws.folder / "counterpart.safetensors", collapsed, **ws.card, steps=ru
 
 # %% [markdown]
 # ## Read the curves
+#
+# Both errors in one unit, so that 1 is the mean image: the report's loss is multiplied back by the variance it was
+# divided by. Look for the moment at which the blue curves leave the red ones, and say what happened there.
 
 # %%
 NAMES = ("report's settings", "with init and revival") if preset.scale_by_pixels else ("ours", "report's settings")
