@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 from torchvision.utils import save_image
 
-from vqlib import metrics
+from vqlib import metrics, train
 from vqlib.data import DataError, open_source
 from vqlib.dataset import Dataset, Geometry, statistics
 from vqlib.files import FileError, load_model, save_model, write_atomically
 from vqlib.gpt import GPT, WindowedGPT
 from vqlib.presets import PRESETS, open_workspace
-from vqlib.train import encode_dataset, train_prior, train_vqvae, watch
 from vqlib.vqvae import VQVAE
 
 
@@ -29,13 +28,13 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
 
     def command(run, text):
-        p = commands.add_parser(run.__name__.strip("_").replace("_", "-"), help=text, description=text)
+        p = commands.add_parser(run.__name__.replace("_", "-"), help=text, description=text)
         p.set_defaults(run=run)
         p.add_argument("--data", help="folder or .npz; default: $VQLIB_DATA, data/ham10000, synthetic")
         return p
 
-    for p in (command(train_vqvae_, "train encoder, codebook and decoder; resumes"),
-              prior := command(train_prior_, "train a prior on the codes of a VQ-VAE; resumes")):
+    for p in (command(train_vqvae, "train encoder, codebook and decoder; resumes"),
+              prior := command(train_prior, "train a prior on the codes of a VQ-VAE; resumes")):
         p.add_argument("--preset", choices=PRESETS, help="default: $VQLIB_PRESET, else quick")
         p.add_argument("--steps", type=positive, help="updates, instead of the preset's")
         p.add_argument("--out", type=Path, help="model file; default: under data/runs, where the notebooks look")
@@ -56,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def train_vqvae_(args):
+def train_vqvae(args):
     ws = open_workspace(args.preset, args.data)
     print(ws)
     p, stats = ws.preset, statistics(ws.dataset)
@@ -64,13 +63,13 @@ def train_vqvae_(args):
     model = VQVAE(p.vqvae, stats["mean"], stats["std"], run.seed).to(ws.device)
     variance = stats["variance"] if p.scale_by_pixels else 1.0
     out = args.out or ws.folder / "vqvae.safetensors"
-    for _ in watch(train_vqvae(model, ws.dataset, run, p.augment, variance, out.with_suffix("")), run.steps):
+    for _ in train.watch(train.train_vqvae(model, ws.dataset, run, p.augment, variance, out.with_suffix("")), run.steps):
         pass
     save_model(out, model, **ws.card, steps=run.steps, seed=run.seed)
     print(f"wrote {out.name}")
 
 
-def train_prior_(args):
+def train_prior(args):
     ws = open_workspace(args.preset, args.data)
     print(ws)
     p = ws.preset
@@ -80,10 +79,10 @@ def train_prior_(args):
     else:
         run, prior = p.windowed_run, WindowedGPT(p.windowed)
     run = replace(run, steps=args.steps or run.steps)
-    train, held_out = (encode_dataset(vqvae, ws.dataset, s, v) for s, v in (("train", p.views), ("validation", (0,))))
+    codes = [train.encode_dataset(vqvae, ws.dataset, split, views) for split, views in (("train", p.views), ("validation", (0,)))]
     out = args.out or ws.folder / f"{args.kind}.safetensors"
-    loop = train_prior(prior.to(ws.device), train, held_out, run, out.with_suffix(""), ws.dataset.fingerprint)
-    for _ in watch(loop, run.steps):
+    loop = train.train_prior(prior.to(ws.device), *codes, run, out.with_suffix(""), ws.dataset.fingerprint)
+    for _ in train.watch(loop, run.steps):
         pass
     save_model(out, prior, **ws.card, steps=run.steps, seed=run.seed)
     print(f"wrote {out.name}")
