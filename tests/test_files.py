@@ -2,6 +2,7 @@
 import hashlib
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -162,3 +163,14 @@ def test_the_same_model_is_the_same_file(tmp_path, vqvae):
     for name in "abcd":
         save_model(tmp_path / name, vqvae, data="x", split="train", seed=1)
     assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
+
+
+def test_shipped_weights_are_those_of_the_list_and_use_what_their_card_says():
+    folder = Path(__file__).parent.parent / "data" / "pretrained"
+    listed = dict(line.split()[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
+    assert listed.keys() == {p.name for p in folder.glob("*.safetensors")}
+    for name, digest in listed.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+        model, card = load_model(folder / name)
+        assert card["geometry"]["crop"] == model.cfg.image_size
+        assert card["classes"] == ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
