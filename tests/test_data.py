@@ -100,6 +100,19 @@ def test_an_isic_image_with_two_classes_is_refused_by_name(tmp_path):
         open_source(root)
 
 
+def test_an_isic_image_with_two_rows_of_different_classes_is_left_out_with_both(tmp_path):
+    root = isic(tmp_path, lesions=False)
+    table = root / "ISIC2018_Task3_Training_GroundTruth.csv"
+    row = table.read_text().splitlines()[2].replace("ISIC_1", "ISIC_0")
+    table.write_text(table.read_text() + row + "\n")
+    source = open_source(root)
+    assert "ISIC_0" not in facts(source)
+    [(name, reason)] = source.skipped
+    assert name == "ISIC_0"
+    assert "mel" in reason
+    assert "nv" in reason
+
+
 def test_medmnist_keeps_every_image_with_its_class(npz):
     source = open_source(npz)
     with np.load(npz) as z:

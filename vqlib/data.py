@@ -111,16 +111,16 @@ def read_ham10000(root: Path, table: Path) -> Source:
 
 def read_isic2018(root: Path, table: Path) -> Source:
     rows = read_table(table, {"image", *ISIC_CLASSES})
-    labels = {}
+    labelled = []
     for r in rows:
         on = [c for c in ISIC_CLASSES if float(r[c]) == 1]
         if len(on) != 1:
             raise DataError(f"{table.name}: image {r['image']} has {len(on)} classes set to 1, expected one")
-        labels[r["image"]] = ISIC_CLASSES[on[0]]
+        labelled.append((r["image"], ISIC_CLASSES[on[0]]))
     groupings = sorted(root.rglob("*LesionGroupings.csv"))
     lesions = {r["image"]: r["lesion_id"] for r in read_table(groupings[0], {"image", "lesion_id"})} if groupings else {}
     source = match("isic2018", "ISIC 2018 task 3 (CC BY-NC 4.0)", root,
-                   [(n, label, lesions.get(n, n)) for n, label in labels.items()], table)
+                   [(n, label, lesions.get(n, n)) for n, label in labelled], table)
     if not groupings:
         source.notes.append("no LesionGroupings.csv: split by image, images of one lesion may stand on both sides")
     return source
@@ -147,10 +147,11 @@ def read_folders(root: Path) -> Source:
 
 
 def read_medmnist(path: Path) -> Source:
-    names = dict(enumerate(("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"))) if "derma" in path.name else {}
+    names = dict(enumerate(synthetic.CLASSES)) if "derma" in path.name else {}  # the same seven, in the same order
     try:
         with np.load(path) as z:
-            parts = [(s, z[f"{s}_images"], z[f"{s}_labels"].reshape(len(z[f"{s}_images"]))) for s in ("train", "val", "test")]
+            pairs = [(s, z[f"{s}_images"], z[f"{s}_labels"]) for s in ("train", "val", "test")]  # each access decompresses
+        parts = [(s, images, labels.reshape(len(images))) for s, images, labels in pairs]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
         raise DataError(f"{path.name} cannot be read as MedMNIST: {e}. Fetch it again and check its digest") from e
     array = np.concatenate([a if a.ndim == 4 else np.repeat(a[..., None], 3, -1) for _, a, _ in parts])
