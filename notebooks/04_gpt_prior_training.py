@@ -86,7 +86,7 @@ windowed = WindowedGPT(preset.windowed).to(ws.device)
 codes, labels = held_out[0][:8, 0].long().to(ws.device), held_out[1][:8].to(ws.device)
 print(f"untrained: {gpt.nats(codes, labels).mean():.3f} nats/code, ln K = {lines['ln K']:.3f}")
 cell = T // 2
-embedded = gpt.embed.register_forward_hook(lambda *a: a[2].retain_grad() or setattr(gpt, "seen", a[2]))
+embedded = gpt.past[0].register_forward_hook(lambda *a: a[2].retain_grad() or setattr(gpt, "seen", a[2]))
 gpt.nats(codes, labels)[:, cell].sum().backward()
 embedded.remove()
 reach = gpt.seen.grad.abs().sum((0, 2)).nonzero()[:, 0]

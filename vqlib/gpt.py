@@ -22,6 +22,11 @@ class GPTConfig:
     dropout: float = 0.1
     class_dropout: float = 0.1  # share of training images that lose their class: needed for guidance
 
+    @property
+    def neighbours(self) -> tuple[int, ...]:
+        """How many codes back the cells to the left, above, above right and above left lie (around the border: past it)."""
+        return 1, self.grid, self.grid - 1, self.grid + 1
+
     def __post_init__(self):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
@@ -62,9 +67,10 @@ def init_weights(model: nn.Module, layers: int) -> None:
 
 
 class GPT(nn.Module):
-    """Class-conditional prior: the class's vector stands for the start and is added to every cell.
+    """Class-conditional prior: each cell enters as the sum of its class, its place and its four known neighbours.
 
-    Label `n_classes` means "any class".
+    Neighbours that do not exist yet add nothing; the first cell knows its class and place only. Label `n_classes` means "any
+    class". Attention has to find what is above by its position, one layer and many updates later: giving it is cheaper.
     """
 
     def __init__(self, cfg: GPTConfig, seed=0):
@@ -73,7 +79,7 @@ class GPT(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.start = nn.Embedding(cfg.n_classes + 1, cfg.width)
-            self.embed = nn.Embedding(cfg.n_codes, cfg.width)
+            self.past = nn.ModuleList([nn.Embedding(cfg.n_codes, cfg.width) for _ in cfg.neighbours])
             self.row = nn.Parameter(torch.empty(cfg.grid, 1, cfg.width))
             self.column = nn.Parameter(torch.empty(1, cfg.grid, cfg.width))
             self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout) for _ in range(cfg.layers)])
@@ -82,8 +88,11 @@ class GPT(nn.Module):
             init_weights(self, cfg.layers)
 
     def inputs(self, prefix: Tensor, labels: Tensor) -> Tensor:      # (B, t) codes, (B,) -> (B, t+1, C)
-        x = F.pad(self.embed(prefix), (0, 0, 1, 0)) + self.start(labels)[:, None]
-        return x + (self.row + self.column).flatten(0, 1)[: x.shape[1]]  # row i stands at the cell it predicts
+        n = prefix.shape[1] + 1
+        x = self.start(labels)[:, None] + (self.row + self.column).flatten(0, 1)[:n]  # row i stands at the cell it predicts
+        for back, embed in zip(self.cfg.neighbours, self.past):
+            x = x + F.pad(embed(prefix[:, : max(n - back, 0)]), (0, 0, min(back, n), 0))
+        return x
 
     def forward(self, prefix: Tensor, labels: Tensor) -> Tensor:     # (B, t) codes, t may be 0; (B,)
         """Logits (B, t+1, K): row i predicts code i from codes 0..i-1 and the class."""
@@ -103,38 +112,45 @@ class GPT(nn.Module):
         return self.nats(codes, labels.masked_fill(hide, self.cfg.n_classes)).mean()
 
     @torch.no_grad()
+    def steps(self, labels: Tensor):                                  # (B,)
+        """Yield logits (B, K) of code 0, 1, ..., T-1, with cached keys and values; send the code (B,) chosen in return."""
+        self.eval()
+        block, T = self.blocks[0], self.cfg.grid**2
+        cache = labels.new_empty(len(self.blocks), 2, len(labels), block.heads, T, block.head_width, dtype=self.row.dtype)
+        codes = labels.new_zeros(len(labels), T)
+        place = self.start(labels)[:, None] + (self.row + self.column).flatten(0, 1)      # (B, T, C)
+        for t in range(T):
+            x = place[:, t : t + 1]                                   # (B, 1, C)
+            for back, embed in zip(self.cfg.neighbours, self.past):
+                if back <= t:
+                    x = x + embed(codes[:, t - back])[:, None]
+            for layer, b in enumerate(self.blocks):
+                x = b(x, cache[layer], t)
+            codes[:, t] = yield self.head(self.norm(x[:, 0]))
+
+    @torch.no_grad()
     def generate(self, labels: Tensor, temperature=1.0, top_k=0, top_p=1.0, guidance=1.0, known=None, keep=None,
                  seed=0, progress=None) -> Tensor:                   # (B,) -> (B, T)
-        """Codes drawn one after another, with cached keys and values.
+        """Codes drawn one after another.
 
         labels: (B,) in 0..n_classes, the last meaning any class. temperature > 0; top_k 0 and top_p 1 mean all codes.
         guidance g: logits = any + g * (class - any) (Ho & Salimans 2022, equation 6 with g = 1 + w); 1 is off.
         known, keep: (B, T) codes and a bool mask; masked cells are taken over as they are (inpainting; what follows
         them sees them, what precedes does not). progress(t, T) is called after each code.
         """
-        self.eval()
         device, T = self.head.weight.device, self.cfg.grid**2
-        dice = torch.Generator().manual_seed(seed)
-        labels = labels.to(device)
-        both = labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.cfg.n_classes)])
-        block = self.blocks[0]
-        cache = torch.empty(len(self.blocks), 2, len(both), block.heads, T, block.head_width, device=device)
-        codes = torch.zeros(len(labels), T, dtype=torch.long, device=device)
-        place = (self.row + self.column).flatten(0, 1)               # (T, C)
-        start = self.start(both)[:, None]                            # (B, 1, C)
-        x = torch.zeros_like(start)
-        for t in range(T):
-            x = x + start + place[t]
-            for layer, b in enumerate(self.blocks):
-                x = b(x, cache[layer], t)
-            logits = self.head(self.norm(x[:, 0]))                   # (B, K) or (2B, K)
+        dice, labels = torch.Generator().manual_seed(seed), labels.to(device)
+        loop = self.steps(labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.cfg.n_classes)]))
+        logits, codes = next(loop), torch.empty(len(labels), T, dtype=torch.long, device=device)
+        for t in range(T):                                           # logits: (B, K) or (2B, K)
             if guidance != 1:
                 conditional, free = logits.chunk(2)
                 logits = free + guidance * (conditional - free)
             codes[:, t] = draw(logits, temperature, top_k, top_p, dice)
             if keep is not None:
                 codes[:, t] = torch.where(keep[:, t], known[:, t], codes[:, t])
-            x = self.embed(codes[:, t])[:, None].repeat(len(both) // len(labels), 1, 1)
+            if t + 1 < T:
+                logits = loop.send(codes[:, t] if guidance == 1 else codes[:, t].repeat(2))
             if progress:
                 progress(t + 1, T)
         return codes

@@ -1,0 +1,52 @@
+"""Laws of the search for copies."""
+import numpy as np
+import pytest
+import torch
+
+from vqeval.memorisation import memorised, nearest, pixel_views, thumbnail_bank
+from vqlib.augment import view
+from vqlib.metrics import nearest_training
+
+
+def pictures(n, seed, side=8):
+    """(n, 3, 32, 32) smooth random images."""
+    cells = torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(cells, (32, 32), mode="bicubic").clamp(0, 1)
+
+
+TRAIN, HELD_OUT = pictures(100, 0), pictures(200, 1)
+
+
+def share(samples):
+    return memorised(pixel_views(samples), pixel_views(HELD_OUT), TRAIN.flatten(1))
+
+
+@pytest.mark.parametrize("k", range(8))
+def test_training_images_are_copies_in_all_eight_views(k):
+    assert share(view(TRAIN[:20], k))["share"] == 1
+
+
+def test_a_copy_is_found_where_it_came_from():
+    distance, row = nearest(pixel_views(view(TRAIN[[57, 3]], 5)), TRAIN.flatten(1), batch=10)
+    assert row.tolist() == [57, 3]
+    assert distance.max() < 1e-3
+
+
+def test_one_in_a_hundred_held_out_images_counts_as_a_copy():
+    assert share(HELD_OUT)["share"] == pytest.approx(0.01, abs=0.005)
+    assert share(pictures(400, 2))["share"] < 0.04
+
+
+def test_the_floor_is_about_one_in_a_hundred():
+    assert share(HELD_OUT)["floor"] < 0.05
+
+
+def test_a_single_held_out_image_has_no_floor():
+    assert memorised(pixel_views(TRAIN[:2]), pixel_views(HELD_OUT[:1]), TRAIN.flatten(1))["floor"] is None
+
+
+def test_distances_agree_with_the_librarys_where_only_mirroring_counts(dataset):
+    x = dataset[np.arange(5)]
+    bank = thumbnail_bank(dataset, dataset.splits["train"])
+    mine = nearest(pixel_views(x)[[0, 4]], bank)[0]
+    assert mine.tolist() == pytest.approx(nearest_training(x, dataset)[1].tolist(), abs=1e-3)

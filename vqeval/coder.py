@@ -1,0 +1,69 @@
+"""The prior as a file format: a range coder driven by its predictions writes -log2 p bits per code, and reads them back.
+
+Letters: B batch, T codes per image, K codes.
+"""
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqeval import need
+
+BATCH = 16  # images coded side by side, always: kernels may round another shape differently, and then nothing decodes
+
+
+def models(logits: Tensor) -> list:                                  # (B, K)
+    """One model per image. The coder rounds probabilities to multiples of 2^-24 and keeps all above 0: no code is impossible."""
+    categorical = need("constriction").stream.model.Categorical
+    return [categorical(p, perfect=False) for p in logits.double().cpu().softmax(-1).numpy()]
+
+
+def groups(labels: Tensor):                                          # (n,)
+    """Yield (slice, labels (BATCH,)): the last group is filled up with copies of its last label."""
+    for i in range(0, len(labels), BATCH):
+        some = labels[i : i + BATCH]
+        yield slice(i, i + len(some)), torch.cat([some, some[-1:].expand(BATCH - len(some))])
+
+
+def pack(words: np.ndarray) -> bytes:
+    """Whole 32-bit words without the zeros at their end, which a decoder assumes anyway."""
+    return words.astype(">u4").tobytes().rstrip(b"\0")
+
+
+def unpack(blob: bytes) -> np.ndarray:
+    return np.frombuffer(blob + bytes(-len(blob) % 4), dtype=">u4").astype(np.uint32)
+
+
+def compress(prior, codes: Tensor, labels: Tensor) -> list[bytes]:   # (n, T), (n,)
+    """One blob per image, on average 1 to 2 bytes above its NLL. The label is not part of it; `n_classes` means any."""
+    device, blobs = prior.head.weight.device, []
+    for part, some in groups(labels):
+        padded = torch.cat([codes[part], codes[part][-1:].expand(BATCH - len(codes[part]), -1)]).long().to(device)
+        encoders = [need("constriction").stream.queue.RangeEncoder() for _ in codes[part]]
+        loop = prior.steps(some.to(device))
+        logits = next(loop)
+        for t, column in enumerate(padded.T):                        # (BATCH,)
+            for encoder, code, model in zip(encoders, column.tolist(), models(logits[: len(encoders)])):
+                encoder.encode(code, model)
+            if t + 1 < padded.shape[1]:
+                logits = loop.send(column)
+        blobs += [pack(encoder.get_compressed()) for encoder in encoders]
+    return blobs
+
+
+def decompress(prior, blobs: list[bytes], labels: Tensor) -> Tensor:  # (n,) -> (n, T)
+    """The codes of `compress`, exactly, on the machine and with the number of threads that wrote the blobs, in their order.
+
+    Another machine may round logits differently, and then an image turns into another one from some cell on.
+    """
+    device, out, T = prior.head.weight.device, [], prior.cfg.grid**2
+    for part, some in groups(labels):
+        decoders = [need("constriction").stream.queue.RangeDecoder(unpack(blob)) for blob in blobs[part]]
+        loop, codes = prior.steps(some.to(device)), torch.zeros(BATCH, T, dtype=torch.long, device=device)
+        logits = next(loop)
+        for t in range(T):
+            read = [decoder.decode(model) for decoder, model in zip(decoders, models(logits[: len(decoders)]))]
+            codes[:, t] = torch.tensor(read + read[-1:] * (BATCH - len(read)))
+            if t + 1 < T:
+                logits = loop.send(codes[:, t])
+        out.append(codes[: len(decoders)].cpu())
+    return torch.cat(out)

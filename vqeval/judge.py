@@ -1,0 +1,185 @@
+"""Everything at once: how far generated images are from held-out ones, beside the floors that real images set.
+
+Letters: n held-out images (and as many of each other kind), T codes per image, K classes.
+"""
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqeval import memorisation, probe, rates, structure
+from vqeval.distances import bootstrap, distances, kid
+from vqeval.features import dataset_features, features
+from vqlib.metrics import assert_fits, likelihood, psnr
+from vqlib.train import held_out_nats
+
+NO_TRAIN = {"skipped": "no training images that are not held out: pass train=(dataset, split)"}
+DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0}
+QUALITIES = (0, 5, 10, 15, 20, 30, 40, 60, 80)
+
+
+def pick(rows: np.ndarray, n: int | None, seed: int) -> np.ndarray:
+    """n of the rows (None: all) in a random order: files are sorted by class."""
+    return np.random.default_rng(seed).permutation(rows)[:n]
+
+
+def in_parts(f, x: Tensor, size: int = 64) -> Tensor:
+    return torch.cat([f(part).cpu() for part in x.split(size)])
+
+
+class Bench:
+    """What is judged and on what: nets, held-out images with features, training rows; `names`: the prior's classes first.
+
+    sharp: decodes codes, too; has .decode or is a function. classes: the prior's, else those of the training data. train:
+    (dataset, split), else "train" of the same data set, unless the held-out split contains it. sampling: see GPT.generate.
+    """
+
+    def __init__(self, vqvae, prior, dataset, split, sharp=None, n=None, seed=0, classes=None, train=None, **sampling):
+        if not len(dataset.splits[split]):
+            raise ValueError(f"split {split} of {dataset.title} has no image; 'all' takes the whole folder as a test set")
+        if prior is not None:
+            assert_fits(prior, vqvae)
+        self.vqvae, self.prior, self.sharp, self.seed, self.sampling = vqvae, prior, sharp, seed, DEFAULTS | sampling
+        self.device = vqvae.mean.device
+        self.source, rows = (train[0], train[0].splits[train[1]]) if train else (dataset, dataset.splits["train"])
+        leaks = self.source.fingerprint == dataset.fingerprint and np.isin(rows, dataset.splits[split]).any()
+        self.source_rows = rows[:0] if leaks else rows
+        self.classes = list(classes or self.source.classes)
+        if prior is not None and len(self.classes) != prior.cfg.n_classes:
+            raise ValueError(f"the prior knows {prior.cfg.n_classes} classes, not {self.classes}: name them in classes=[...]")
+        self.names = self.classes + sorted({*dataset.classes, *self.source.classes} - {*self.classes})
+        rows = pick(dataset.splits[split], n, seed)
+        self.images, self.labels = dataset[rows], self.labels_of(dataset, rows)
+        self.features = self.see(self.images)
+
+    def labels_of(self, dataset, rows) -> Tensor:                    # (n,) -> (n,) places in `names`
+        return torch.tensor([self.names.index(c) for c in dataset.classes])[dataset.labels[rows]]
+
+    def see(self, images: Tensor) -> Tensor:                         # (n, 3, H, W) -> (n, 1280)
+        return features(images, device=self.device)
+
+    def distances(self, images: Tensor, paired: bool = False) -> dict:
+        return distances(self.see(images), self.features, self.seed, paired)
+
+    def encode(self, images: Tensor) -> Tensor:                      # (n, 3, H, W) -> (n, h, w)
+        return in_parts(lambda x: self.vqvae.encode(x.to(self.device)), images)
+
+    def decode(self, codes: Tensor, by=None) -> Tensor:              # (n, T) or (n, h, w) -> (n, 3, H, W)
+        decode = getattr(by or self.vqvae, "decode", by)
+        return in_parts(lambda c: decode(c.view(len(c), self.vqvae.cfg.grid, -1).to(self.device)), codes)
+
+    def generate(self, labels: Tensor, seed: int, **sampling) -> Tensor:  # (n,) -> (n, T)
+        """Codes of classes in `names`; a class that the prior does not know is drawn as "any"."""
+        seeds = iter(range(1_000_003 * seed, 1_000_003 * (seed + 1)))
+        options = self.sampling | sampling
+        return in_parts(lambda y: self.prior.generate(y, seed=next(seeds), **options), labels.clamp(max=len(self.classes)))
+
+    @cached_property
+    def decoders(self) -> dict:
+        return {"faithful": self.vqvae} | ({} if self.sharp is None else {"sharp": self.sharp})
+
+    @cached_property
+    def train_images(self) -> Tensor:                                # (n, 3, H, W) as many as are held out
+        return self.source[pick(self.source_rows, len(self.images), self.seed)]
+
+    @cached_property
+    def train(self) -> tuple[Tensor, Tensor]:                        # (N, 1280), (N,) of all training images
+        return dataset_features(self.source, self.source_rows, device=self.device), self.labels_of(self.source, self.source_rows)
+
+
+def floors(bench: Bench) -> dict:
+    """Distances that no model causes: of training images, and of one half of the held-out ones to the other."""
+    halves = distances(bench.features[::2], bench.features[1::2], bench.seed)
+    return {"train": bench.distances(bench.train_images) if len(bench.source_rows) else NO_TRAIN, "halves": halves}
+
+
+def reconstructions(bench: Bench) -> dict:
+    """Distances of the same photographs after the codes, and after a codec whose payload is as long as the plain codes."""
+    codes, out = bench.encode(bench.images), {}
+    size = rates.fixed_bytes(codes[0].numel(), bench.vqvae.cfg.n_codes)
+    for name, by in bench.decoders.items():
+        x = bench.decode(codes, by)
+        out[name] = {"bytes": size, "psnr": float(psnr(x, bench.images).mean()), **bench.distances(x, True)}
+    for codec in sorted({*rates.codecs()} - {"avif"}):
+        x, point = rates.transcode(bench.images, codec, rates.quality_at(bench.images[:32], codec, size))
+        out[codec] = {**point, **bench.distances(x, True)}
+    return out
+
+
+def samples(bench: Bench) -> dict:
+    """Distances, structure and copies of as many samples as there are held-out images, in the same mix of classes."""
+    codes = bench.generate(bench.labels, bench.seed)
+    images = {name: bench.decode(codes, by) for name, by in bench.decoders.items()}
+    shown = images.get("sharp", images["faithful"])                  # as a user sees them
+    real = structure.describe(bench.images)
+    train = structure.describe(bench.train_images) if len(bench.source_rows) else None
+    return {"distances": {name: bench.distances(x) for name, x in images.items()},
+            "structure": structure.compare(structure.describe(shown), real, train), "memorised": copies(bench, shown)}
+
+
+def copies(bench: Bench, images: Tensor) -> dict:
+    """Shares of images that are too near to training images, in pixels and in features."""
+    if not len(bench.source_rows):
+        return NO_TRAIN
+    bank = memorisation.thumbnail_bank(bench.source, bench.source_rows)
+    pixels = [memorisation.pixel_views(x) for x in (images, bench.images)]
+    seen = [memorisation.feature_views(x, bench.device) for x in (images, bench.images)]
+    return {"pixels": memorisation.memorised(*pixels, bank), "features": memorisation.memorised(*seen, bench.train[0])}
+
+
+def teaching(bench: Bench, control: int, cas: int) -> dict:
+    """The probe on real images, and with a prior class control on `control` and CAS on `cas` samples per class."""
+    if not len(bench.source_rows):
+        return NO_TRAIN
+    if len(bench.train[1].unique()) < 2:
+        return {"skipped": "all training images are of one class"}
+    held_out, linear, K = (bench.features, bench.labels), probe.Probe(*bench.train, len(bench.names)), len(bench.classes)
+    out = {"classes": bench.names, "images": len(bench.train[1]), "held_out": linear.scores(*held_out)}
+    if bench.prior is None:
+        return out
+    labels = torch.arange(K).repeat(max(control, min(cas, -(-len(bench.train[1]) // K))))
+    by = bench.sharp or bench.vqvae
+    made = in_parts(lambda c: bench.see(bench.decode(c, by)), bench.generate(labels, bench.seed + 1)), labels
+    few = tuple(part[: K * control] for part in made)
+    return out | {"class_control": probe.class_control(linear, held_out, few),
+                  "cas": probe.classification_accuracy_score(bench.train, made, held_out, len(bench.names))}
+
+
+def rate_distortion(bench: Bench, n: int) -> dict:
+    """Ours beside image formats on the first n held-out images: bytes at the PSNR of the faithful reconstruction."""
+    x, labels = bench.images[:n], bench.labels[:n].clamp(max=len(bench.classes))
+    codes = bench.encode(x)
+    decibels = float(psnr(bench.decode(codes), x).mean())
+    curves = {codec: rates.curve(x, codec, QUALITIES) for codec in rates.codecs()}
+    at = {c: {key: rates.bytes_at_psnr(points, decibels, key) for key in ("bytes", "payload")} for c, points in curves.items()}
+    out = {"images": len(x), "psnr": decibels, "plain_codes": rates.fixed_bytes(codes[0].numel(), bench.vqvae.cfg.n_codes),
+           "codecs_at_psnr": at, "curves": curves}
+    if bench.prior is None:
+        return out
+    codes = codes.flatten(1)
+    nats = held_out_nats(bench.prior, codes, labels)
+    return out | {"prior": likelihood(nats, x[0].numel()), "coded": rates.coded_bytes(bench.prior, codes, labels, nats)}
+
+
+def judge(vqvae, prior, dataset, split, *, control=128, cas=256, rate_images=128, **options) -> dict:
+    """All figures of a held-out split, ready for JSON; `prior` None leaves out what needs samples; `options` see Bench.
+
+    Figures that cannot be had (no training images, too few held out) are {"skipped": reason}. KID is times 1,000. Features
+    take most of the time, 25 ms an image on a CPU core: HAM10000's validation split needs those of some 20,000 images.
+    """
+    bench = Bench(vqvae, prior, dataset, split, **options)
+    return {"split": split, "data": dataset.title, "images": len(bench.images), "seed": bench.seed, "sampling": bench.sampling,
+            "floors": floors(bench), "reconstructions": reconstructions(bench),
+            "samples": {"skipped": "no prior"} if prior is None else samples(bench),
+            "probe": teaching(bench, control, cas), "rates": rate_distortion(bench, rate_images)}
+
+
+def sweep(vqvae, prior, dataset, split, settings: list[dict], **options) -> list[dict]:
+    """KID times 1,000 with interval for each of the settings of GPT.generate; the same seeds and classes for all."""
+    bench, out = Bench(vqvae, prior, dataset, split, **options), []
+    for setting in settings:
+        seen = bench.see(bench.decode(bench.generate(bench.labels, bench.seed, **setting), bench.sharp))
+        ends = bootstrap(seen, bench.features, seed=bench.seed)
+        out.append({**setting, "kid_x1000": 1000 * kid(seen, bench.features), "kid_x1000_95": [1000 * v for v in ends]})
+    return out
