@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--vqvae", type=Path, required=True)
     p.add_argument("--prior", type=Path)
     p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation")
+    p.add_argument("--judge", action="store_true", help="add KID, structure, class control, copies, rates (takes minutes)")
     p.add_argument("--json", type=Path, help="write here too, besides printing")
     p = command(sample, "draw new images of a class")
     p.add_argument("--vqvae", type=Path, required=True)
@@ -96,10 +97,13 @@ def evaluate(args):
     dataset = Dataset(open_source(args.data, PRESETS[card["preset"]].n_synthetic, geometry.side), geometry)
     result = {"vqvae": args.vqvae.name, "data": dataset.title, "images_skipped": len(dataset.skipped), "notes": dataset.notes,
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
-    if args.prior:
-        prior, prior_card = load_model(args.prior)
+    prior, prior_card = load_model(args.prior) if args.prior else (None, {})
+    if prior:
         result["prior"] = {"file": args.prior.name,
                            **metrics.evaluate_prior(prior, vqvae, dataset, args.split, prior_card["classes"])}
+    if args.judge:
+        from vqeval.judge import judge  # an extra, and slow to import
+        result["judged"] = judge(vqvae, prior, dataset, args.split, classes=prior_card.get("classes"))
     text = json.dumps(result, indent=1)
     if args.json:
         write_atomically(args.json, text.encode())
@@ -123,7 +127,7 @@ def main(argv=None) -> int:
     args = parser().parse_args(argv)
     try:
         args.run(args)
-    except (ValueError, OSError, FloatingPointError) as e:            # DataError and FileError are ValueErrors
+    except (ValueError, OSError, ImportError, FloatingPointError) as e:  # DataError and FileError are ValueErrors
         print(f"vqlib: {e}", file=sys.stderr)
         return 1
     return 0
