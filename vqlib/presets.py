@@ -71,6 +71,10 @@ PRESETS = {p.name: p for p in (
            VQVAEConfig(n_down=3, residual_hidden=64, residual_layers=4), Run(steps=10_000, batch=16),
            GPTConfig(dropout=0.0), _FLAGSHIP,
            WindowedConfig(grid=16), _FLAGSHIP, views=tuple(range(8))),
+    Preset("flagship-f4", Geometry(128, None), Augment(dihedral=True, rotate=0.0),
+           VQVAEConfig(), Run(steps=8_000, batch=16),
+           GPTConfig(grid=32, dropout=0.0), _FLAGSHIP,
+           WindowedConfig(), _FLAGSHIP, views=tuple(range(8))),
 )}
 
 
