@@ -91,7 +91,7 @@ print(f"same code as brute force: {(nearest(rows, model.quantizer.codebook) == b
 variance = stats["variance"] if preset.scale_by_pixels else 1.0
 for _step, _losses in watch(train_vqvae(model, dataset, run, preset.augment, variance, ws.folder / "vqvae"), run.steps):
     pass
-save_model(ws.folder / "vqvae.safetensors", model, **ws.card, steps=run.steps, seed=run.seed)
+save_model(ws.folder / "vqvae.safetensors", model, **ws.card, run=run)
 
 # %% [markdown]
 # ## Run: the counterpart
@@ -109,7 +109,7 @@ variance = stats["variance"] if other.scale_by_pixels else 1.0
 loop = train_vqvae(collapsed, dataset, other.vqvae_run, other.augment, variance, ws.folder / "counterpart")
 for _step, _losses in watch(loop, run.steps):
     pass
-save_model(ws.folder / "counterpart.safetensors", collapsed, **ws.card, steps=run.steps, seed=run.seed)
+save_model(ws.folder / "counterpart.safetensors", collapsed, **ws.card, run=run)
 
 # %% [markdown]
 # ## Read the curves

@@ -99,7 +99,7 @@ print(f"cell {cell} looks at codes {reach.min()}..{reach.max()}")
 loop = train_prior(gpt, train, held_out, preset.gpt_run, ws.folder / "gpt", dataset.fingerprint)
 for _step, _losses in watch(loop, preset.gpt_run.steps):
     pass
-save_model(ws.folder / "gpt.safetensors", gpt, **ws.card, steps=preset.gpt_run.steps, seed=preset.gpt_run.seed)
+save_model(ws.folder / "gpt.safetensors", gpt, **ws.card, run=preset.gpt_run)
 
 # %% [markdown]
 # ## Run: the report's window
@@ -108,8 +108,7 @@ save_model(ws.folder / "gpt.safetensors", gpt, **ws.card, steps=preset.gpt_run.s
 loop = train_prior(windowed, train, held_out, preset.windowed_run, ws.folder / "windowed", dataset.fingerprint)
 for _step, _losses in watch(loop, preset.windowed_run.steps):
     pass
-save_model(ws.folder / "windowed.safetensors", windowed, **ws.card, steps=preset.windowed_run.steps,
-           seed=preset.windowed_run.seed)
+save_model(ws.folder / "windowed.safetensors", windowed, **ws.card, run=preset.windowed_run)
 
 # %% [markdown]
 # ## Training metrics

@@ -25,6 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from vqeval import memorisation
 from vqlib import metrics, plots, widgets
 from vqlib.files import load_model
 from vqlib.presets import open_workspace
@@ -163,22 +164,23 @@ plots.save(fig, ws, "05_psnr")
 # %% [markdown]
 # ## Are they new?
 #
-# Under each sample the nearest training image, mirrored ones included, by the root mean squared difference of 32 x 32
-# thumbnails. A distance alone says little, so the same is done for held-out *real* images: a sample that is much closer
+# Under each sample the nearest training image in any of eight flips and quarter turns, by the root mean squared difference
+# of 32 x 32 thumbnails. A distance alone says little, so the same is done for held-out *real* images: a sample much closer
 # to the training set than real lesions ever are is a copy.
 
 # %%
 images = samples["whole grid"][:16]
-rows, distance = metrics.nearest_training(samples["whole grid"], dataset)
-_, real = metrics.nearest_training(dataset[dataset.splits[SPLIT][:256]], dataset)
-limit = real.quantile(0.01)
-copies = (distance < limit).float().mean()
-print(f"distance to train: samples {distance.median():.3f}, held-out {real.median():.3f} (medians)")
-print(f"{copies:.0%} of {n} samples are nearer than the first percentile of held-out images, {limit:.3f}")
+bank = memorisation.thumbnail_bank(dataset, dataset.splits["train"])
+views = memorisation.pixel_views(samples["whole grid"])
+real = memorisation.pixel_views(dataset[dataset.splits[SPLIT]])
+_, rows = memorisation.nearest(views, bank)
+near = memorisation.memorised(views, real, bank)
+print(f"distance to train: samples {near['median']:.3f}, held-out {near['median_held_out']:.3f} (medians)")
+print(f"{near['share']:.0%} of {n} samples are nearer than the first percentile of held-out images, {near['threshold']:.3f}")
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 4.2))
-pairs = [images[:8], dataset[rows[:8].numpy()], images[8:], dataset[rows[8:16].numpy()]]
+pairs = [images[:8], dataset[dataset.splits["train"][rows[:8]]], images[8:], dataset[dataset.splits["train"][rows[8:16]]]]
 plots.show_images(ax, torch.cat(pairs), title="rows 1 and 3: samples; below each: its nearest training image")
 plots.save(fig, ws, "05_nearest")
 
@@ -212,7 +214,6 @@ widgets.sample_explorer(vqvae, gpt, card["classes"])
 #   image of 64 px. The two are not the same task (the report's were 128 px crops with 1,024 codes), only the same unit.
 
 # %%
-ws.keep("05", f"{n} samples, {copies:.0%} near copies; {result['report_psnr']['mean']:.1f} dB as the report counts",
-        reconstruction=result, near_copies=float(copies), distance_median=float(distance.median()),
-        held_out_distance_median=float(real.median()))
+ws.keep("05", f"{n} samples, {near['share']:.0%} near copies; {result['report_psnr']['mean']:.1f} dB as the report counts",
+        reconstruction=result, near_copies=near)
 print(ws.closing(SEED))

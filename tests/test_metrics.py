@@ -171,26 +171,3 @@ def test_classes_are_matched_by_name_not_by_number(vqvae, gpt, dataset):
     backwards = dataset.classes[::-1]
     expected = float(gpt.nats(codes[:, 0].long(), 6 - labels).mean())
     assert metrics.evaluate_prior(gpt, vqvae, dataset, "all", backwards)["nats_per_code"] == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_copied_training_image_is_found_also_when_it_is_flipped(dataset):
-    rows = dataset.splits["train"][[3, 11, 20]]
-    x = dataset[rows]
-    for copy in (x, x.flip(-1)):
-        found, distance = metrics.nearest_training(copy, dataset, batch=16)
-        assert found.tolist() == rows.tolist()
-        assert distance.max() < 1e-3
-
-
-def test_the_nearest_training_image_is_that_of_brute_force(dataset):
-    rows, x = dataset.splits["train"], dataset[dataset.splits["test"]]
-    a, b, c = (metrics.thumbnails(v) for v in (x, dataset[rows], dataset[rows].flip(-1)))
-    expected = torch.minimum(*[(a[:, None] - v).pow(2).mean(-1).sqrt() for v in (b, c)])         # (m, n)
-    found, distance = metrics.nearest_training(x, dataset, batch=16)
-    assert torch.allclose(distance, expected.amin(1), atol=1e-4)
-    assert found.tolist() == rows[expected.argmin(1)].tolist()
-
-
-def test_held_out_images_are_no_copies(dataset):
-    _, distance = metrics.nearest_training(torch.rand(3, 3, 16, 16), dataset)
-    assert distance.min() > 0.05

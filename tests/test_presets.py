@@ -1,10 +1,15 @@
 """Laws of the settings: the parts of a preset fit together, and `report` is the report."""
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
+from vqlib.files import load_model
 from vqlib.presets import PRESETS, choose
+
+SHIPPED = sorted((Path(__file__).resolve().parent.parent / "data" / "pretrained").glob("*.safetensors"))
 
 each = pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 
@@ -79,3 +84,13 @@ def test_an_unknown_name_is_refused_with_the_known_ones(monkeypatch):
     monkeypatch.setenv("VQLIB_PRESET", "qiuck")
     with pytest.raises(ValueError, match=r"'qiuck'.*smoke, quick, report, flagship"):
         choose()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_what_ships_was_trained_by_the_settings_of_its_preset(path):
+    _, card = load_model(path)
+    preset, kind = PRESETS[card["preset"]], card["kind"]
+    config = replace(preset.gpt, n_classes=len(card["classes"])) if kind == "gpt" else getattr(preset, kind)
+    expected = json.loads(json.dumps([asdict(config), asdict(getattr(preset, f"{kind}_run"))]))
+    assert [card["config"], card["run"]] == expected
+    assert path.with_suffix(".jsonl").exists()

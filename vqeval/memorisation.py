@@ -4,14 +4,18 @@ Letters: n samples, N training images, V views, d numbers per image.
 """
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vqeval.features import features
 from vqlib.augment import view
-from vqlib.metrics import thumbnails
 
 PIXEL_VIEWS = tuple(range(8))
 FEATURE_VIEWS = (0, 4)  # as it is and mirrored; all eight would take four times as long
+
+
+def thumbnails(images: Tensor, side=32) -> Tensor:                   # (B, 3, H, W) -> (B, 3*side*side)
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=True).flatten(1)
 
 
 def pixel_views(images: Tensor) -> Tensor:                           # (n, 3, H, W) -> (8, n, 3*32*32)

@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def train_vqvae(args):
-    ws = open_workspace(args.preset, args.data)
+    ws = open_workspace(args.preset, args.data, shipped=False)
     print(ws)
     p, stats = ws.preset, statistics(ws.dataset)
     run = replace(p.vqvae_run, steps=args.steps or p.vqvae_run.steps)
@@ -66,12 +66,12 @@ def train_vqvae(args):
     out = args.out or ws.folder / "vqvae.safetensors"
     for _ in train.watch(train.train_vqvae(model, ws.dataset, run, p.augment, variance, out.with_suffix("")), run.steps):
         pass
-    save_model(out, model, **ws.card, steps=run.steps, seed=run.seed)
+    save_model(out, model, **ws.card, run=run)
     print(f"wrote {out.name}")
 
 
 def train_prior(args):
-    ws = open_workspace(args.preset, args.data)
+    ws = open_workspace(args.preset, args.data, shipped=False)
     print(ws)
     p = ws.preset
     vqvae = load_model(args.vqvae or ws.folder / "vqvae.safetensors", "vqvae", "python -m vqlib train-vqvae")[0].to(ws.device)
@@ -85,7 +85,7 @@ def train_prior(args):
     loop = train.train_prior(prior.to(ws.device), *codes, run, out.with_suffix(""), ws.dataset.fingerprint)
     for _ in train.watch(loop, run.steps):
         pass
-    save_model(out, prior, **ws.card, steps=run.steps, seed=run.seed)
+    save_model(out, prior, **ws.card, run=run)
     print(f"wrote {out.name}")
 
 

@@ -45,10 +45,10 @@ def digest(weights: dict, card: str) -> str:
 
 
 def save_model(path: Path, model, **card) -> None:
-    """Weights and config in one .safetensors file; `card` keeps what else a reader should know (data, split, metrics)."""
+    """Weights and config in one .safetensors file; `card` keeps what else a reader should know (data, split, run)."""
     kind = next(k for k, (cls, _) in KINDS.items() if type(model) is cls)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    text = json.dumps({"kind": kind, "config": asdict(model.cfg), **card}, sort_keys=True)
+    text = json.dumps({"kind": kind, "config": asdict(model.cfg), **card}, sort_keys=True, default=asdict)
     meta = json.dumps({"card": text, "sha256": digest(weights, text)}, sort_keys=True)
     write_atomically(path, st.save(weights, {"vqlib": meta}))         # one key: safetensors writes several in any order
 

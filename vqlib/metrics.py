@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
@@ -104,24 +103,3 @@ def evaluate_prior(prior, vqvae, dataset, split: str, classes: list[str]) -> dic
     nats = held_out_nats(prior, codes[:, 0], known[labels])
     return {"split": split, "images": len(codes), "ln_K": math.log(vqvae.cfg.n_codes),
             **likelihood(nats, 3 * dataset.geometry.crop**2)}
-
-
-def thumbnails(images: Tensor, side=32) -> Tensor:                   # (B, 3, H, W) -> (B, 3*side*side)
-    return F.interpolate(images, (side, side), mode="bilinear", antialias=True).flatten(1)
-
-
-def nearest_training(samples: Tensor, dataset, split="train", batch=512) -> tuple[Tensor, Tensor]:
-    """(row in the dataset, distance) of the training image nearest to each sample (B, 3, H, W), left-right flips included.
-
-    Distance: root mean squared difference of 32 x 32 thumbnails, in [0, 1].
-    """
-    mine = thumbnails(samples)                                       # (B, d)
-    best, where = torch.full((len(mine),), torch.inf), torch.zeros(len(mine), dtype=torch.long)
-    rows = dataset.splits[split]
-    for chunk in np.array_split(rows, max(1, -(-len(rows) // batch))):
-        x = dataset[chunk]
-        both = torch.stack([torch.cdist(mine, thumbnails(v)) for v in (x, x.flip(-1))]).amin(0)  # (B, chunk)
-        distance, i = both.min(1)
-        closer = distance < best
-        best, where = torch.where(closer, distance, best), torch.where(closer, torch.as_tensor(chunk)[i], where)
-    return where, best / mine.shape[1] ** 0.5

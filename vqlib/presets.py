@@ -13,7 +13,7 @@ import torch
 from vqlib.augment import Augment
 from vqlib.data import HOME, open_source
 from vqlib.dataset import Dataset, Geometry
-from vqlib.files import write_atomically
+from vqlib.files import load_model, write_atomically
 from vqlib.gpt import GPTConfig, WindowedConfig
 from vqlib.train import Run
 from vqlib.vqvae import VQVAEConfig
@@ -93,6 +93,7 @@ class Workspace:
     preset: Preset
     dataset: Dataset
     device: str
+    shipped: list[str] = field(default_factory=list)  # weights taken over from data/pretrained
     opened: float = field(default_factory=time.time)
 
     @property
@@ -116,7 +117,19 @@ class Workspace:
         d = self.dataset
         sizes = ", ".join(f"{k} {len(v)}" for k, v in d.splits.items() if k != "all")
         return (f"data    {d.title}: {len(d)} images, {d.geometry.crop} px; {sizes}; {len(d.skipped)} skipped\n"
-                f"preset  {self.preset.name}, device {self.device}")
+                f"preset  {self.preset.name}, device {self.device}"
+                + (f"\nweights that ship, not trained here: {', '.join(self.shipped)}" if self.shipped else ""))
+
+    def adopt_shipped(self) -> None:
+        """Copy weights and logs that ship for this preset, kind of data and classes into a folder without runs of its own."""
+        if any(self.folder.glob("*/state.pt")):
+            return
+        for path in sorted((HOME / "data" / "pretrained").glob("*.safetensors")):
+            card, name = load_model(path)[1], path.stem.split("-")[0]
+            if (card["preset"], card["data"], card["classes"]) == (self.preset.name, self.dataset.title, self.dataset.classes):
+                for source, target in ((path.with_suffix(".jsonl"), f"{name}/log.jsonl"), (path, f"{name}.safetensors")):
+                    write_atomically(self.folder / target, source.read_bytes())
+                self.shipped.append(path.stem)
 
     def keep(self, notebook: str, key_figure: str, **figures) -> None:
         """Save a notebook's figures of merit as JSON beside the weights; `key_figure` goes into the closing table."""
@@ -138,9 +151,15 @@ class Workspace:
                 f"{self.device}, seed {seed}\n{time.time() - self.opened:.0f} s, peak memory {peak:.1f} GiB")
 
 
-def open_workspace(preset: str | None = None, data=None) -> Workspace:
-    """Choose the preset and open the data: the folder given, `$VQLIB_DATA`, data/ham10000, or synthetic images."""
+def open_workspace(preset: str | None = None, data=None, shipped=True) -> Workspace:
+    """Choose the preset and open the data: the folder given, `$VQLIB_DATA`, data/ham10000, or synthetic images.
+
+    `shipped`: use weights of data/pretrained that fit, instead of training them again.
+    """
     p = choose(preset)
     source = open_source(data, p.n_synthetic, p.geometry.side)
-    return Workspace(p, Dataset(source, p.geometry, None if source.kind == "synthetic" else p.limit),
-                     "cuda" if torch.cuda.is_available() else "cpu")
+    ws = Workspace(p, Dataset(source, p.geometry, None if source.kind == "synthetic" else p.limit),
+                   "cuda" if torch.cuda.is_available() else "cpu")
+    if shipped:
+        ws.adopt_shipped()
+    return ws

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqlib.augment import Augment, batches, order, view
-from vqlib.files import FileError, load_state, save_state, write_atomically
+from vqlib.files import FileError, load_model, load_state, save_state, write_atomically
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Session:
             self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
             if self.state_file.exists():
                 self.resume()
+            elif (finished := self.folder.with_suffix(".safetensors")).exists():
+                self.adopt(finished)
             lines = self.log_file.read_text().splitlines() if self.log_file.exists() else []
             kept = [line for line in lines if json.loads(line)["step"] <= self.step]
             write_atomically(self.log_file, "".join(line + "\n" for line in kept).encode())
@@ -69,6 +71,13 @@ class Session:
         self.model.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.extra = state["step"], state["extra"]
+
+    def adopt(self, finished: Path) -> None:
+        """A model file without a checkpoint, such as one that ships, is a finished run if it was trained like this one."""
+        model, card = load_model(finished)
+        if (card["config"], card.get("run")) == (self.identity["model"], self.identity["run"]):
+            self.model.load_state_dict(model.state_dict())
+            self.step = self.run.steps
 
     def update(self, loss: Tensor) -> None:
         """One optimiser step at this step's learning rate."""
