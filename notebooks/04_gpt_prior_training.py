@@ -29,10 +29,11 @@ import torch
 
 from vqlib import plots
 from vqlib.files import load_model, save_model
-from vqlib.gpt import GPT, WindowedGPT
+from vqlib.gpt import GPT
 from vqlib.metrics import likelihood, unigram_nats
 from vqlib.presets import open_workspace
 from vqlib.train import encode_dataset, held_out_nats, read_log, train_prior, watch
+from vqlib.windowed import WindowedGPT
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"

@@ -14,8 +14,9 @@ import vqlib.dataset
 import vqlib.presets
 from vqlib.data import read_synthetic
 from vqlib.dataset import Dataset, Geometry
-from vqlib.gpt import GPT, GPTConfig, WindowedConfig, WindowedGPT
+from vqlib.gpt import GPT, GPTConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
+from vqlib.windowed import WindowedConfig, WindowedGPT
 
 TINY = VQVAEConfig(image_size=16, n_down=2, hidden=8, residual_hidden=4, residual_layers=1, n_codes=16, code_dim=4)
 

@@ -14,9 +14,10 @@ from vqlib.__main__ import main
 from vqlib.data import open_source
 from vqlib.dataset import Dataset, Geometry
 from vqlib.files import load_model, save_model
-from vqlib.gpt import GPT, GPTConfig, WindowedConfig
+from vqlib.gpt import GPT, GPTConfig
 from vqlib.presets import PRESETS
 from vqlib.train import Run
+from vqlib.windowed import WindowedConfig
 
 pytestmark = pytest.mark.usefixtures("home")
 CARD = {"preset": "smoke", "geometry": {"crop": 16, "resize": 16}, "classes": ["bcc", "mel", "nv"]}

@@ -11,9 +11,10 @@ from conftest import TINY
 import vqlib.train
 from vqlib.augment import Augment, view
 from vqlib.files import FileError, load_state
-from vqlib.gpt import GPT, GPTConfig, WindowedConfig, WindowedGPT
+from vqlib.gpt import GPT, GPTConfig
 from vqlib.train import Run, encode_dataset, held_out_nats, read_log, train_prior, train_vqvae, watch
 from vqlib.vqvae import VQVAE
+from vqlib.windowed import WindowedConfig, WindowedGPT
 
 RUN = Run(steps=20, batch=8, lrs=(1e-3,), weight_decay=0.01, clip=1.0, eval_every=3, eval_images=20, save_every=5, patience=0)
 GPT_SIZE = GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=1, dropout=0.2)

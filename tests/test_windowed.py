@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from conftest import loud
 
-from vqlib.gpt import WindowedConfig, WindowedGPT
+from vqlib.windowed import WindowedConfig, WindowedGPT
 
 
 def toy(grid, **kwargs):

@@ -41,7 +41,7 @@ def compress(prior, codes: Tensor, labels: Tensor) -> list[bytes]:   # (n, T), (
         encoders = [need("constriction").stream.queue.RangeEncoder() for _ in codes[part]]
         loop = prior.steps(some.to(device))
         logits = next(loop)
-        for t, column in enumerate(padded.T):                        # (BATCH,)
+        for t, column in enumerate(padded.T[prior.order]):           # (BATCH,)
             for encoder, code, model in zip(encoders, column.tolist(), models(logits[: len(encoders)])):
                 encoder.encode(code, model)
             if t + 1 < padded.shape[1]:
@@ -60,10 +60,10 @@ def decompress(prior, blobs: list[bytes], labels: Tensor) -> Tensor:  # (n,) -> 
         decoders = [need("constriction").stream.queue.RangeDecoder(unpack(blob)) for blob in blobs[part]]
         loop, codes = prior.steps(some.to(device)), torch.zeros(BATCH, T, dtype=torch.long, device=device)
         logits = next(loop)
-        for t in range(T):
+        for t, cell in enumerate(prior.order.tolist()):
             read = [decoder.decode(model) for decoder, model in zip(decoders, models(logits[: len(decoders)]))]
-            codes[:, t] = torch.tensor(read + read[-1:] * (BATCH - len(read)))
+            codes[:, cell] = torch.tensor(read + read[-1:] * (BATCH - len(read)))
             if t + 1 < T:
-                logits = loop.send(codes[:, t])
+                logits = loop.send(codes[:, cell])
         out.append(codes[: len(decoders)].cpu())
     return torch.cat(out)

@@ -16,6 +16,8 @@ from vqlib.train import held_out_nats
 
 NO_TRAIN = {"skipped": "no training images that are not held out: pass train=(dataset, split)"}
 DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0}
+SWEEP = [{}, *({"temperature": t} for t in (0.9, 0.95, 1.05)), *({"top_k": k} for k in (50, 200)),
+         *({"top_p": p} for p in (0.9, 0.97)), *({"guidance": g} for g in (1.5, 2.0, 3.0))]
 QUALITIES = (0, 5, 10, 15, 20, 30, 40, 60, 80)
 
 
@@ -175,11 +177,19 @@ def judge(vqvae, prior, dataset, split, *, control=128, cas=256, rate_images=128
             "probe": teaching(bench, control, cas), "rates": rate_distortion(bench, rate_images)}
 
 
-def sweep(vqvae, prior, dataset, split, settings: list[dict], **options) -> list[dict]:
-    """KID times 1,000 with interval for each of the settings of GPT.generate; the same seeds and classes for all."""
+def sweep(vqvae, prior, dataset, split, settings=SWEEP, **options) -> list[dict]:
+    """KID times 1,000 with interval, and how far the lesions' areas are off, for each of the settings of GPT.generate.
+
+    The same seeds and classes for all; a setting names what differs from `DEFAULTS`.
+    """
+    if prior is None:
+        raise ValueError("a sweep over sampling settings needs a prior: --prior FILE")
     bench, out = Bench(vqvae, prior, dataset, split, **options), []
+    real = structure.describe(bench.images)
     for setting in settings:
-        seen = bench.see(bench.decode(bench.generate(bench.labels, bench.seed, **setting), bench.sharp))
+        images = bench.decode(bench.generate(bench.labels, bench.seed, **setting), bench.sharp)
+        seen, shape = bench.see(images), structure.wasserstein(structure.describe(images), real)
         ends = bootstrap(seen, bench.features, seed=bench.seed)
-        out.append({**setting, "kid_x1000": 1000 * kid(seen, bench.features), "kid_x1000_95": [1000 * v for v in ends]})
+        out.append({"setting": setting, "kid_x1000": 1000 * kid(seen, bench.features),
+                    "kid_x1000_95": [1000 * v for v in ends], "structure": shape})
     return out

@@ -12,9 +12,10 @@ from vqlib import metrics, train
 from vqlib.data import DataError, open_source
 from vqlib.dataset import Dataset, Geometry, statistics
 from vqlib.files import FileError, load_model, save_model, write_atomically
-from vqlib.gpt import GPT, WindowedGPT
+from vqlib.gpt import GPT
 from vqlib.presets import PRESETS, open_workspace
 from vqlib.vqvae import VQVAE
+from vqlib.windowed import WindowedGPT
 
 
 def positive(text: str) -> int:
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--prior", type=Path)
     p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation")
     p.add_argument("--judge", action="store_true", help="add KID, structure, class control, copies, rates (takes minutes)")
+    p.add_argument("--sweep", action="store_true", help="add KID for a row of sampling settings (a minute or two for each)")
     p.add_argument("--json", type=Path, help="write here too, besides printing")
     p = command(sample, "draw new images of a class")
     p.add_argument("--vqvae", type=Path, required=True)
@@ -101,9 +103,11 @@ def evaluate(args):
     if prior:
         result["prior"] = {"file": args.prior.name,
                            **metrics.evaluate_prior(prior, vqvae, dataset, args.split, prior_card["classes"])}
-    if args.judge:
-        from vqeval.judge import judge  # an extra, and slow to import
-        result["judged"] = judge(vqvae, prior, dataset, args.split, classes=prior_card.get("classes"))
+    if args.judge or args.sweep:
+        from vqeval import judge as judging  # an extra, and slow to import
+        for name, chosen, run in (("judged", args.judge, judging.judge), ("sweep", args.sweep, judging.sweep)):
+            if chosen:
+                result[name] = run(vqvae, prior, dataset, args.split, classes=prior_card.get("classes"))
     text = json.dumps(result, indent=1)
     if args.json:
         write_atomically(args.json, text.encode())

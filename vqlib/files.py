@@ -9,8 +9,9 @@ from pathlib import Path
 import safetensors.torch as st
 import torch
 
-from vqlib.gpt import GPT, GPTConfig, WindowedConfig, WindowedGPT
+from vqlib.gpt import GPT, GPTConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
+from vqlib.windowed import WindowedConfig, WindowedGPT
 
 KINDS = {"vqvae": (VQVAE, VQVAEConfig), "gpt": (GPT, GPTConfig), "windowed": (WindowedGPT, WindowedConfig)}
 MAGIC = b"vqlib state 1 "

@@ -1,6 +1,6 @@
-"""Two priors: a GPT over the whole grid of codes, t codes in and t + 1 predictions out, and the report's windowed transformer.
+"""The prior: a GPT over the whole grid of codes, from sparse to dense; t codes in, t + 1 predictions out.
 
-Letters: B images, T = h*w codes per image, t of them known, K codes, C width, H heads, c = C/H head width, w window length.
+Letters: B images, T = h*w codes per image, t of them known, K codes, C width, H heads, c = C/H head width.
 """
 from dataclasses import dataclass
 
@@ -22,14 +22,31 @@ class GPTConfig:
     dropout: float = 0.1
     class_dropout: float = 0.1  # share of training images that lose their class: needed for guidance
 
-    @property
-    def neighbours(self) -> tuple[int, ...]:
-        """How many codes back the cells to the left, above, above right and above left lie (around the border: past it)."""
-        return 1, self.grid, self.grid - 1, self.grid + 1
-
     def __post_init__(self):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+
+
+AROUND = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c] + [(-2, 0), (0, -2), (0, 2), (2, 0)]  # lattice steps
+
+
+def sparse_to_dense(side: int) -> tuple[Tensor, Tensor]:
+    """(T,) cells (row * side + column) in the order of drawing, and (T, 12): when the cells around each were drawn, else T.
+
+    The middle comes first, then lattices that halve their step: the centres of four drawn cells, then the edges between
+    them. So what a lesion is and where it lies is settled in the first few codes, and each later one fills a gap.
+    """
+    def step(i):                                                      # largest power of two in the distance to the middle
+        d = abs(i - side // 2)
+        return d & -d or 1 << side.bit_length()
+
+    lattice = {(r, c): min(step(r), step(c)) for r in range(side) for c in range(side)}
+    cells = sorted(lattice, key=lambda cell: (-lattice[cell], step(cell[0]) != step(cell[1]), cell))
+    rank = {cell: t for t, cell in enumerate(cells)}
+    around = [[rank.get((r + a * lattice[r, c], b * lattice[r, c] + c), side**2) for a, b in AROUND] for r, c in cells]
+    drawn = torch.tensor(around)
+    drawn[drawn >= torch.arange(side**2)[:, None]] = side**2          # not yet, or outside
+    return torch.tensor([r * side + c for r, c in cells]), drawn
 
 
 class Block(nn.Module):
@@ -67,44 +84,60 @@ def init_weights(model: nn.Module, layers: int) -> None:
 
 
 class GPT(nn.Module):
-    """Class-conditional prior: each cell enters as the sum of its class, its place and its four known neighbours.
+    """Class-conditional prior. A cell to predict enters as the sum of its place, the class, the codes drawn around it, and the
+    code drawn last with its place. Codes are given to `forward` in the order of drawing, elsewhere row by row.
 
-    Neighbours that do not exist yet add nothing; the first cell knows its class and place only. Label `n_classes` means "any
-    class". Attention has to find what is above by its position, one layer and many updates later: giving it is cheaper.
+    Label `n_classes` means "any class". Attention has to find what is near by its position, one layer and many updates later:
+    giving it is cheaper.
     """
 
     def __init__(self, cfg: GPTConfig, seed=0):
         super().__init__()
         self.cfg = cfg
+        for name, table in zip(("order", "around"), self.tables(cfg.grid)):
+            self.register_buffer(name, table, persistent=False)
+        self.register_buffer("offset", torch.arange(len(AROUND)) * cfg.n_codes, persistent=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.start = nn.Embedding(cfg.n_classes + 1, cfg.width)
-            self.past = nn.ModuleList([nn.Embedding(cfg.n_codes, cfg.width) for _ in cfg.neighbours])
-            self.row = nn.Parameter(torch.empty(cfg.grid, 1, cfg.width))
-            self.column = nn.Parameter(torch.empty(1, cfg.grid, cfg.width))
+            none = len(AROUND) * cfg.n_codes                          # stands for codes that are not there
+            self.near = nn.EmbeddingBag(none + 1, cfg.width, mode="sum", padding_idx=none)
+            self.last = nn.Embedding(cfg.n_codes, cfg.width)
+            self.row, self.column, self.last_row, self.last_column = (
+                nn.Parameter(torch.empty(*shape, cfg.width)) for shape in ((cfg.grid, 1), (1, cfg.grid)) * 2)
             self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout) for _ in range(cfg.layers)])
             self.norm = nn.LayerNorm(cfg.width)
             self.head = nn.Linear(cfg.width, cfg.n_codes, bias=False)
             init_weights(self, cfg.layers)
 
-    def inputs(self, prefix: Tensor, labels: Tensor) -> Tensor:      # (B, t) codes, (B,) -> (B, t+1, C)
-        n = prefix.shape[1] + 1
-        x = self.start(labels)[:, None] + (self.row + self.column).flatten(0, 1)[:n]  # row i stands at the cell it predicts
-        for back, embed in zip(self.cfg.neighbours, self.past):
-            x = x + F.pad(embed(prefix[:, : max(n - back, 0)]), (0, 0, min(back, n), 0))
-        return x
+    tables = staticmethod(sparse_to_dense)
 
-    def forward(self, prefix: Tensor, labels: Tensor) -> Tensor:     # (B, t) codes, t may be 0; (B,)
-        """Logits (B, t+1, K): row i predicts code i from codes 0..i-1 and the class."""
-        x = F.dropout(self.inputs(prefix, labels), self.cfg.dropout, self.training)
+    def inputs(self, codes: Tensor, labels: Tensor, first: int, n: int) -> Tensor:  # (B, T+1), (B,) -> (B, n, C)
+        """Of predictions first..first+n-1; `codes` are in the order of drawing, and -1 where there is none, as at T."""
+        near = codes[:, self.around[first : first + n]]               # (B, n, 12)
+        near = torch.where(near < 0, self.near.padding_idx, near + self.offset)
+        x = self.near(near.flatten(0, 1)).view(len(codes), n, -1) + self.start(labels)[:, None]
+        x = x + (self.row + self.column).flatten(0, 1)[self.order[first : first + n]]  # where the code to predict will stand
+        begin = max(first, 1)                                         # nothing was drawn before the first code
+        last = slice(begin - 1, first + n - 1)
+        place = (self.last_row + self.last_column).flatten(0, 1)[self.order[last]]
+        return x + F.pad(self.last(codes[:, last].clamp_min(0)) + place, (0, 0, begin - first, 0))
+
+    def forward(self, prefix: Tensor, labels: Tensor) -> Tensor:     # (B, t) codes in the order of drawing, t may be 0; (B,)
+        """Logits (B, t+1, K): row i predicts the code at cell order[i] from the i codes before it and the class."""
+        t = prefix.shape[1]
+        codes = F.pad(prefix, (0, len(self.order) + 1 - t), value=-1)                # (B, T+1)
+        x = F.dropout(self.inputs(codes, labels, 0, t + 1), self.cfg.dropout, self.training)
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))
 
     def nats(self, codes: Tensor, labels: Tensor) -> Tensor:         # (B, T), (B,)
-        """-log p of each code, (B, T); their sum is the image's NLL in nats."""
-        logits = self(codes[:, :-1], labels)                         # (B, T, K)
-        return F.cross_entropy(logits.transpose(1, 2), codes, reduction="none")
+        """-log p of each code, (B, T), row by row like the codes; their sum is the image's NLL in nats."""
+        drawn = codes[:, self.order]
+        logits = self(drawn[:, :-1], labels)                         # (B, T, K)
+        nats = F.cross_entropy(logits.transpose(1, 2), drawn, reduction="none")
+        return nats[:, self.order.argsort()]
 
     def loss(self, codes: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:
         """Mean nats per code of a training batch, with some classes hidden."""
@@ -113,17 +146,13 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def steps(self, labels: Tensor):                                  # (B,)
-        """Yield logits (B, K) of code 0, 1, ..., T-1, with cached keys and values; send the code (B,) chosen in return."""
+        """Yield logits (B, K) of the code at cell order[0], order[1], ..., with cached keys and values; send the code chosen."""
         self.eval()
         block, T = self.blocks[0], self.cfg.grid**2
         cache = labels.new_empty(len(self.blocks), 2, len(labels), block.heads, T, block.head_width, dtype=self.row.dtype)
-        codes = labels.new_zeros(len(labels), T)
-        place = self.start(labels)[:, None] + (self.row + self.column).flatten(0, 1)      # (B, T, C)
+        codes = labels.new_full((len(labels), T + 1), -1)
         for t in range(T):
-            x = place[:, t : t + 1]                                   # (B, 1, C)
-            for back, embed in zip(self.cfg.neighbours, self.past):
-                if back <= t:
-                    x = x + embed(codes[:, t - back])[:, None]
+            x = self.inputs(codes, labels, t, 1)                      # (B, 1, C)
             for layer, b in enumerate(self.blocks):
                 x = b(x, cache[layer], t)
             codes[:, t] = yield self.head(self.norm(x[:, 0]))
@@ -131,26 +160,26 @@ class GPT(nn.Module):
     @torch.no_grad()
     def generate(self, labels: Tensor, temperature=1.0, top_k=0, top_p=1.0, guidance=1.0, known=None, keep=None,
                  seed=0, progress=None) -> Tensor:                   # (B,) -> (B, T)
-        """Codes drawn one after another.
+        """Codes drawn one after another, returned row by row.
 
         labels: (B,) in 0..n_classes, the last meaning any class. temperature > 0; top_k 0 and top_p 1 mean all codes.
         guidance g: logits = any + g * (class - any) (Ho & Salimans 2022, equation 6 with g = 1 + w); 1 is off.
-        known, keep: (B, T) codes and a bool mask; masked cells are taken over as they are (inpainting; what follows
-        them sees them, what precedes does not). progress(t, T) is called after each code.
+        known, keep: (B, T) codes and a bool mask; masked cells are taken over as they are (inpainting; what is drawn after
+        them sees them, what is drawn before does not). progress(t, T) is called after each code.
         """
         device, T = self.head.weight.device, self.cfg.grid**2
         dice, labels = torch.Generator().manual_seed(seed), labels.to(device)
         loop = self.steps(labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.cfg.n_classes)]))
         logits, codes = next(loop), torch.empty(len(labels), T, dtype=torch.long, device=device)
-        for t in range(T):                                           # logits: (B, K) or (2B, K)
+        for t, cell in enumerate(self.order.tolist()):               # logits: (B, K) or (2B, K)
             if guidance != 1:
                 conditional, free = logits.chunk(2)
                 logits = free + guidance * (conditional - free)
-            codes[:, t] = draw(logits, temperature, top_k, top_p, dice)
+            codes[:, cell] = draw(logits, temperature, top_k, top_p, dice)
             if keep is not None:
-                codes[:, t] = torch.where(keep[:, t], known[:, t], codes[:, t])
+                codes[:, cell] = torch.where(keep[:, cell], known[:, cell], codes[:, cell])
             if t + 1 < T:
-                logits = loop.send(codes[:, t] if guidance == 1 else codes[:, t].repeat(2))
+                logits = loop.send(codes[:, cell] if guidance == 1 else codes[:, cell].repeat(2))
             if progress:
                 progress(t + 1, T)
         return codes
@@ -171,80 +200,3 @@ def draw(logits: Tensor, temperature, top_k, top_p, dice) -> Tensor:  # (B, K) -
         sorted_p[sorted_p.cumsum(-1) - sorted_p >= top_p] = 0        # the code that crosses top_p stays
         p = torch.zeros_like(p).scatter(-1, which, sorted_p)
     return torch.multinomial(p, 1, generator=dice)[:, 0]
-
-
-@dataclass(frozen=True)
-class WindowedConfig:
-    """Sizes of the report's transformer; 6 heads floor to 21 channels each, 126 of 128, as there."""
-
-    grid: int = 32
-    n_codes: int = 512
-    width: int = 128
-    heads: int = 6
-    layers: int = 6
-    dropout: float = 0.2
-
-    @property
-    def window(self) -> int:
-        """A quarter of the grid, as 256 is of 1,024."""
-        return self.grid**2 // 4
-
-
-class WindowedGPT(nn.Module):
-    """The report's prior, kept as the baseline: windows of the sequence start (K), codes, end (K + 1).
-
-    Positions count from the window's first token: it never knows where it is, so it can learn texture but no layout.
-    """
-
-    def __init__(self, cfg: WindowedConfig, seed=1337):
-        super().__init__()
-        self.cfg = cfg
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.embed = nn.Embedding(cfg.n_codes + 2, cfg.width)
-            self.position = nn.Embedding(cfg.window, cfg.width)
-            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout, nn.ReLU) for _ in range(cfg.layers)])
-            self.norm = nn.LayerNorm(cfg.width)
-            self.head = nn.Linear(cfg.width, cfg.n_codes + 2)
-            init_weights(self, cfg.layers)
-
-    def forward(self, tokens: Tensor) -> Tensor:                      # (B, t), t <= w -> (B, t, K+2)
-        x = self.embed(tokens) + self.position.weight[: tokens.shape[1]]
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x))
-
-    def sequence(self, codes: Tensor) -> Tensor:                      # (B, T) -> (B, T+2)
-        K = self.cfg.n_codes
-        return F.pad(F.pad(codes, (1, 0), value=K), (0, 1), value=K + 1)
-
-    def loss(self, codes: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:
-        """Mean nats per token of one random window per image; the class is not used."""
-        tokens, w = self.sequence(codes), self.cfg.window
-        first = torch.randint(tokens.shape[1] - w, (len(tokens), 1), generator=dice)
-        windows = tokens.gather(1, (first + torch.arange(w + 1)).to(tokens.device))      # (B, w+1)
-        return F.cross_entropy(self(windows[:, :-1]).transpose(1, 2), windows[:, 1:])
-
-    def nats(self, codes: Tensor, labels: Tensor) -> Tensor:          # (B, T)
-        """-log p of each code, (B, T), in strides of w/2: after the first window each code sees w/2 to w tokens."""
-        tokens, w, T = self.sequence(codes)[:, :-1], self.cfg.window, codes.shape[1]
-        parts, done = [], 0
-        for first in [*range(0, T - w, max(1, w // 2)), T - w]:
-            nats = F.cross_entropy(self(tokens[:, first : first + w]).transpose(1, 2), codes[:, first : first + w],
-                                   reduction="none")                  # token i predicts code i
-            parts.append(nats[:, done - first :])
-            done = first + w
-        return torch.cat(parts, 1)
-
-    @torch.no_grad()
-    def generate(self, n: int, temperature=1.0, top_k=0, top_p=1.0, seed=0, progress=None) -> Tensor:  # (n, T)
-        """The report's way: a full pass over the last w tokens for each new one. Start and end are never drawn."""
-        self.eval()
-        dice, T = torch.Generator().manual_seed(seed), self.cfg.grid**2
-        tokens = torch.full((n, 1), self.cfg.n_codes, device=self.head.weight.device)
-        for t in range(T):
-            logits = self(tokens[:, -self.cfg.window :])[:, -1, : self.cfg.n_codes]
-            tokens = torch.cat([tokens, draw(logits, temperature, top_k, top_p, dice)[:, None].to(tokens.device)], 1)
-            if progress:
-                progress(t + 1, T)
-        return tokens[:, 1:]

@@ -14,9 +14,10 @@ from vqlib.augment import Augment
 from vqlib.data import HOME, open_source
 from vqlib.dataset import Dataset, Geometry
 from vqlib.files import load_model, write_atomically
-from vqlib.gpt import GPTConfig, WindowedConfig
+from vqlib.gpt import GPTConfig
 from vqlib.train import Run
 from vqlib.vqvae import VQVAEConfig
+from vqlib.windowed import WindowedConfig
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ _QUICK = Run(steps=1000, batch=16, lrs=(3e-3,), warmup=50, weight_decay=0.05, be
              eval_every=200, eval_images=256)
 _REPORT = Run(steps=600_000, batch=128, lrs=(4e-4, 4e-4, 5e-5), cosine=False, weight_decay=0.01, eval_every=500,
               eval_images=200 * 128, patience=0, seed=1337)
-_FLAGSHIP = Run(steps=6_000, batch=16, lrs=(2e-3,), warmup=200, weight_decay=0.05, betas=(0.9, 0.95), clip=1.0,
+_FLAGSHIP = Run(steps=4_500, batch=16, lrs=(2e-3,), warmup=200, weight_decay=0.05, betas=(0.9, 0.95), clip=1.0,
                 eval_every=500, eval_images=460, save_every=250)
 PRESETS = {p.name: p for p in (
     Preset("smoke", Geometry(32, 32), Augment(),
@@ -69,8 +70,8 @@ PRESETS = {p.name: p for p in (
            WindowedConfig(), _REPORT, scale_by_pixels=True),
     Preset("flagship", Geometry(128, 128), Augment(dihedral=True, rotate=0.0),
            VQVAEConfig(n_down=3, residual_hidden=64, residual_layers=4), Run(steps=10_000, batch=16),
-           GPTConfig(dropout=0.0), _FLAGSHIP,
-           WindowedConfig(grid=16), _FLAGSHIP, views=tuple(range(8))),
+           GPTConfig(layers=5, dropout=0.0), _FLAGSHIP,
+           WindowedConfig(grid=16), replace(_FLAGSHIP, steps=6_000), views=tuple(range(8))),
     Preset("flagship-f4", Geometry(128, None), Augment(dihedral=True, rotate=0.0),
            VQVAEConfig(), Run(steps=8_000, batch=16),
            GPTConfig(grid=32, dropout=0.0), _FLAGSHIP,
