@@ -75,23 +75,38 @@ for name, value in lines.items():
 #
 # The report cut its sequence of start, codes and end into random windows of a quarter of the grid and counted positions
 # from the window's first token. Such a model sees a few rows and never knows which. The whole-grid GPT gets all codes so
-# far, a learned vector for the row and the column of the cell that it predicts, and the diagnosis as its first token:
-# $t$ codes in, $t + 1$ predictions out.
+# far, learned vectors for the row and the column of the cell that it predicts, and the diagnosis: $t$ codes in, $t + 1$
+# predictions out.
 #
-# Two checks on real codes before training: an untrained prior must cost about $\ln K$, and the prediction of cell $i$ must
-# not depend on cells $\ge i$. The gradient tells: from the loss of one cell back to the embedded inputs.
+# Nothing says that a picture must be written like a page. Row by row, the first hundred codes are mostly skin, and where
+# the lesion will be is decided at its upper edge, in the dark. This GPT starts in the middle and goes from sparse to dense:
+# four codes far apart, then sixteen, then what lies between. Predict: which cells will be expensive, which cheap?
 
 # %%
 gpt = GPT(replace(preset.gpt, n_classes=len(dataset.classes))).to(ws.device)
 windowed = WindowedGPT(preset.windowed).to(ws.device)
+side = vqvae.cfg.grid
+when = gpt.order.argsort().view(side, side).cpu()                 # each cell's turn
+fig, axs = plt.subplots(1, 4, figsize=(9, 2.4))
+for ax, n in zip(axs, (T // 64, T // 16, T // 4, T)):
+    ax.imshow(torch.where(when < n, when.double(), torch.nan), vmin=0, vmax=T, cmap="viridis")
+    ax.set_axis_off()
+    ax.set_title(f"the first {n} codes", fontsize=9)
+plots.save(fig, ws, "04_order")
+
+# %% [markdown]
+# Two checks on real codes before training: an untrained prior must cost about $\ln K$, and no prediction may depend on codes
+# that are drawn later. The gradient tells: from the loss of one cell back to the embedded codes.
+
+# %%
 codes, labels = held_out[0][:8, 0].long().to(ws.device), held_out[1][:8].to(ws.device)
 print(f"untrained: {gpt.nats(codes, labels).mean():.3f} nats/code, ln K = {lines['ln K']:.3f}")
-cell = T // 2
-embedded = gpt.past[0].register_forward_hook(lambda *a: a[2].retain_grad() or setattr(gpt, "seen", a[2]))
-gpt.nats(codes, labels)[:, cell].sum().backward()
-embedded.remove()
-reach = gpt.seen.grad.abs().sum((0, 2)).nonzero()[:, 0]
-print(f"cell {cell} looks at codes {reach.min()}..{reach.max()}")
+turn, seen = T // 2, []
+hook = gpt.last.register_forward_hook(lambda *a: a[2].retain_grad() or seen.append(a[2]))
+gpt.nats(codes, labels)[:, gpt.order[turn]].sum().backward()
+hook.remove()
+reach = seen[0].grad.abs().sum((0, 2)).nonzero()[:, 0]
+print(f"the code of turn {turn} looks at those of turns {reach.min()}..{reach.max()}")
 
 # %% [markdown]
 # ## Run: the whole grid
@@ -157,14 +172,13 @@ print(f"knowing the diagnosis saves {gain:.1f} bits of an image's {result['whole
 # %% [markdown]
 # ## Where is an image hard to predict?
 #
-# The mean cost of each cell of the grid over the held-out images. Guess first: the corner where everything starts,
-# the lesion in the middle, or the border?
+# The mean cost of each cell of the grid over the held-out images. Look for the lattice in the left map, and for the
+# edges of the page in the right one.
 
 # %%
 fig, axs = plt.subplots(1, 2, figsize=(9, 3.6))
 low, high = (f([n.mean(0).quantile(q) for n in nats.values()]) for f, q in ((min, 0.01), (max, 0.99)))
 for ax, (name, n) in zip(axs, nats.items()):
-    side = vqvae.cfg.grid
     picture = ax.imshow(n.mean(0).view(side, side), vmin=low, vmax=high, cmap="magma")
     ax.set_axis_off()
     ax.set_title(f"{name}: {n.mean():.2f} nats/code")

@@ -1,4 +1,5 @@
 """Laws of files: whole or not at all, and never trusted when a byte differs."""
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -8,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import vqlib.files
 from vqlib.files import MAGIC, FileError, load_model, load_state, save_model, save_state, write_atomically
 from vqlib.metrics import assert_fits
 
@@ -126,6 +128,18 @@ def test_a_model_of_another_kind_is_refused(saved):
         load_model(saved, "vqvae")
 
 
+@pytest.mark.parametrize("change", ["a tensor is missing", "a setting is unknown"])
+def test_a_model_of_another_version_is_refused_by_name(tmp_path, vqvae, monkeypatch, change):
+    if change == "a tensor is missing":
+        monkeypatch.setattr(type(vqvae), "state_dict", lambda self: dict(list(torch.nn.Module.state_dict(self).items())[1:]))
+    else:
+        monkeypatch.setattr(vqlib.files, "asdict", lambda cfg: {**dataclasses.asdict(cfg), "depth": 3})
+    save_model(tmp_path / "old.safetensors", vqvae)
+    monkeypatch.undo()
+    with pytest.raises(FileError, match=r"old.safetensors holds a vqvae of another version"):
+        load_model(tmp_path / "old.safetensors")
+
+
 def test_a_state_comes_back_as_it_was(tmp_path):
     state = {"step": 7, "weights": {"w": torch.arange(5.0)}, "extra": {"best": {"held_out": float("inf"), "step": 0}}}
     save_state(tmp_path / "state.pt", state)
@@ -169,9 +183,11 @@ def test_the_same_model_is_the_same_file(tmp_path, vqvae):
 def test_shipped_weights_are_those_of_the_list_and_use_what_their_card_says():
     folder = Path(__file__).parent.parent / "data" / "pretrained"
     listed = dict(line.split()[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
-    assert listed.keys() == {p.name for p in folder.glob("*.safetensors")}
+    assert listed.keys() == {p.name for p in folder.iterdir()} - {"SHA256SUMS", "README.md"}
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 20e6
     for name, digest in listed.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    for name in (n for n in listed if n.endswith(".safetensors")):
         model, card = load_model(folder / name)
         if card["kind"] == "vqvae":
             assert card["geometry"]["crop"] == model.cfg.image_size

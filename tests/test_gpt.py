@@ -7,7 +7,7 @@ import torch
 from conftest import loud
 
 import vqlib.gpt
-from vqlib.gpt import GPT, GPTConfig, draw
+from vqlib.gpt import AROUND, GPT, GPTConfig, draw, sparse_to_dense
 
 ANY = 7
 
@@ -17,6 +17,39 @@ def swapped(codes, t):
     other[:, t] = (other[:, t] + 1) % 16
     return other
 
+
+# order ---------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 8, 16, 32])
+def test_every_cell_is_drawn_once_and_the_middle_first(side):
+    order, around = sparse_to_dense(side)
+    assert sorted(order.tolist()) == list(range(side**2))
+    assert order[0] == side // 2 * side + side // 2
+    assert around.shape == (side**2, len(AROUND))
+
+
+def test_the_first_codes_lie_far_apart_and_the_last_fill_gaps():
+    order, _ = sparse_to_dense(16)
+    places = torch.stack([order // 16, order % 16], 1).double()
+    first = torch.cdist(places[:16], places[:16]) + 99 * torch.eye(16)
+    assert first.amin(1).unique().tolist() == [4.0]
+    last = torch.cdist(places[128:], places[:128])
+    assert last.amin(1).max() == 1                                    # each late cell touches one that is there
+
+
+def test_only_what_was_drawn_before_lies_around_a_cell_and_all_of_it_that_is_next_to_it():
+    side = 8
+    order, around = sparse_to_dense(side)
+    for t, row in enumerate(around.tolist()):
+        assert all(k < t or k == side**2 for k in row)
+        r, c = divmod(int(order[t]), side)
+        if t >= side**2 // 4:                                         # the densest lattice
+            beside = {(r + a) * side + c + b for a in (-1, 0, 1) for b in (-1, 0, 1)
+                      if 0 <= r + a < side and 0 <= c + b < side} - {r * side + c}
+            assert {int(order[k]) for k in row if k < side**2} >= beside & set(order[:t].tolist())
+
+
+# predictions ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("t", [0, 5, 14])
 def test_a_prediction_never_sees_its_own_future(gpt, codes, t):
@@ -39,24 +72,27 @@ def test_the_same_past_means_something_else_at_another_cell(gpt):
     assert (torch.cdist(logits, logits) + 9 * torch.eye(16)).min() > 1e-2
 
 
-def test_rows_and_columns_have_positions_of_their_own(gpt, codes):
+@pytest.mark.parametrize(("name", "where", "axis"), [("row", 2, 0), ("column", (0, 3), 1)])
+def test_rows_and_columns_have_positions_of_their_own(gpt, codes, name, where, axis):
     x, labels = codes
     before = gpt(x[:, :-1], labels)
     with torch.no_grad():
-        gpt.row[2] += torch.randn(16, generator=torch.Generator().manual_seed(0))
+        getattr(gpt, name)[where] += torch.randn(16, generator=torch.Generator().manual_seed(0))
     changed = ((gpt(x[:, :-1], labels) - before).abs().amax(-1) > 1e-3).all(0)
-    assert changed.tolist() == [False] * 8 + [True] * 8               # row 2 starts at cell 8; later cells see it too
-    before = gpt(x[:, :-1], labels)
-    with torch.no_grad():
-        gpt.column[0, 3] += torch.randn(16, generator=torch.Generator().manual_seed(0))
-    changed = ((gpt(x[:, :-1], labels) - before).abs().amax(-1) > 1e-3).all(0)
-    assert changed.tolist() == [False] * 3 + [True] * 13
+    line = (gpt.order // 4, gpt.order % 4)[axis] == (2, 3)[axis]
+    first = int(line.nonzero()[0])                                    # cells of that line, and all drawn after its first
+    assert changed.tolist() == [False] * first + [True] * (16 - first)
+
+
+def drawn(codes):
+    """Codes in the order of drawing, as `forward` takes them."""
+    return codes[:, sparse_to_dense(4)[0]]
 
 
 def test_nats_are_the_negative_logs_of_the_predicted_probabilities(gpt, codes):
     x, labels = codes
-    p = gpt(x[:, :-1], labels).softmax(-1)
-    assert torch.allclose(gpt.nats(x, labels), -p.gather(-1, x[..., None])[..., 0].log(), atol=1e-5)
+    p = gpt(drawn(x)[:, :-1], labels).softmax(-1)
+    assert torch.allclose(drawn(gpt.nats(x, labels)), -p.gather(-1, drawn(x)[..., None])[..., 0].log(), atol=1e-5)
 
 
 @torch.no_grad()
@@ -98,7 +134,8 @@ def watched(monkeypatch):
 def test_cached_generation_sees_what_the_full_model_sees(gpt, watched, n, guidance):
     labels = torch.arange(n)
     codes = gpt.generate(labels, guidance=guidance)
-    own, free = gpt(codes[:, :-1], labels), gpt(codes[:, :-1], torch.full((n,), ANY))
+    x = drawn(codes)[:, :-1]
+    own, free = gpt(x, labels), gpt(x, torch.full((n,), ANY))
     expected = free + guidance * (own - free)
     error = (torch.stack(watched, 1) - expected).abs().amax((0, 2))   # (T,)
     assert len(watched) == 16
@@ -137,7 +174,7 @@ def test_only_codes_are_drawn_and_all_of_them_can_be(gpt):
 def test_the_narrowest_settings_take_the_likeliest_code(gpt, settings):
     labels = torch.arange(7)
     codes = gpt.generate(labels, **settings)
-    assert torch.equal(codes, gpt(codes[:, :-1], labels).argmax(-1))
+    assert torch.equal(drawn(codes), gpt(drawn(codes)[:, :-1], labels).argmax(-1))
 
 
 def many(logits, **settings):
@@ -178,14 +215,14 @@ def test_samples_follow_the_models_own_distribution():
 def test_known_cells_are_kept_and_what_follows_sees_them(gpt, codes, watched):
     known, labels = codes
     keep = torch.zeros(6, 16, dtype=torch.bool)
-    keep[:, 4:10] = True
+    keep[:, gpt.order[4:10]] = True
     codes = gpt.generate(labels, known=known, keep=keep, seed=3)
     assert torch.equal(codes[keep], known[keep])
     assert (codes != known).any()
-    logits = gpt(codes[:, :-1], labels)
+    logits = gpt(drawn(codes)[:, :-1], labels)
     assert torch.allclose(torch.stack(watched, 1), logits, atol=1e-4)
     free = gpt.generate(labels, seed=3)
-    assert torch.equal(codes[:, :4], free[:, :4])                     # what precedes them does not
+    assert torch.equal(drawn(codes)[:, :4], drawn(free)[:, :4])       # what precedes them does not
 
 
 def test_a_mask_of_everything_gives_everything_back(gpt, codes):

@@ -71,8 +71,11 @@ def load_model(path: Path, kind: str | None = None, made_by: str = ""):
     if kind and card["kind"] != kind:
         raise FileError(f"{path.name} holds a {card['kind']}, a {kind} is needed")
     cls, config = KINDS[card["kind"]]
-    model = cls(config(**card["config"]))
-    model.load_state_dict(weights)
+    try:
+        model = cls(config(**card["config"]))
+        model.load_state_dict(weights)
+    except (TypeError, RuntimeError) as e:
+        raise FileError(f"{path.name} holds a {card['kind']} of another version of vqlib: fetch or train it again") from e
     return model.eval(), card
 
 
