@@ -29,7 +29,7 @@ SMALL = dict(control=2, cas=3, rate_images=2)
 
 @pytest.fixture
 def report(vqvae, gpt, dataset):
-    return judge(vqvae, gpt, dataset, "validation", sharp=vqvae.decode, temperature=0.9, **SMALL)
+    return judge(vqvae, gpt, dataset, "validation", sharp=vqvae.decode, sampling={"temperature": 0.9}, **SMALL)
 
 
 def test_a_report_is_json_and_says_how_it_was_made(report):
@@ -38,7 +38,7 @@ def test_a_report_is_json_and_says_how_it_was_made(report):
 
 
 def test_the_same_seed_gives_the_same_report(report, vqvae, gpt, dataset):
-    again = judge(vqvae, gpt, dataset, "validation", sharp=vqvae.decode, temperature=0.9, **SMALL)
+    again = judge(vqvae, gpt, dataset, "validation", sharp=vqvae.decode, sampling={"temperature": 0.9}, **SMALL)
     assert again == report
 
 

@@ -2,15 +2,17 @@
 
 Letters: n held-out images (and as many of each other kind), T codes per image, K classes.
 """
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqeval import memorisation, probe, rates, structure
 from vqeval.distances import bootstrap, distances, kid
 from vqeval.features import dataset_features, features
+from vqlib.dataset import Dataset
 from vqlib.metrics import assert_fits, likelihood, psnr
 from vqlib.train import held_out_nats
 
@@ -30,29 +32,40 @@ def in_parts(f, x: Tensor, size: int = 64) -> Tensor:
     return torch.cat([f(part).cpu() for part in x.split(size)])
 
 
+@dataclass
 class Bench:
     """What is judged and on what: nets, held-out images with features, training rows; `names`: the prior's classes first.
 
-    sharp: decodes codes, too; has .decode or is a function. classes: the prior's, else those of the training data. train:
-    (dataset, split), else "train" of the same data set, unless the held-out split contains it. sampling: see GPT.generate.
+    Raises ValueError for an empty split, a prior that does not fit the VQ-VAE, and one whose classes are not known.
     """
 
-    def __init__(self, vqvae, prior, dataset, split, sharp=None, n=None, seed=0, classes=None, train=None, **sampling):
-        if not len(dataset.splits[split]):
-            raise ValueError(f"split {split} of {dataset.title} has no image; 'all' takes the whole folder as a test set")
-        if prior is not None:
-            assert_fits(prior, vqvae)
-        self.vqvae, self.prior, self.sharp, self.seed, self.sampling = vqvae, prior, sharp, seed, DEFAULTS | sampling
-        self.device = vqvae.mean.device
-        self.source, rows = (train[0], train[0].splits[train[1]]) if train else (dataset, dataset.splits["train"])
-        leaks = self.source.fingerprint == dataset.fingerprint and np.isin(rows, dataset.splits[split]).any()
+    vqvae: nn.Module
+    prior: nn.Module | None
+    dataset: Dataset
+    split: str
+    sharp: object = None                          # decodes codes, too; has .decode or is a function
+    n: int | None = None                          # held-out images; None: all
+    seed: int = 0
+    classes: list[str] | None = None              # the prior's; None: those of the training data
+    train: tuple[Dataset, str] | None = None      # None: "train" of the same data set, unless the held-out split contains it
+    sampling: dict = field(default_factory=dict)  # see GPT.generate
+
+    def __post_init__(self):
+        if not len(self.dataset.splits[self.split]):
+            raise ValueError(f"split {self.split} of {self.dataset.title} has no image; 'all' takes the whole folder for it")
+        if self.prior is not None:
+            assert_fits(self.prior, self.vqvae)
+        self.device, self.sampling = self.vqvae.mean.device, DEFAULTS | self.sampling
+        self.source, part = self.train or (self.dataset, "train")
+        rows, held_out = self.source.splits[part], self.dataset.splits[self.split]
+        leaks = self.source.fingerprint == self.dataset.fingerprint and np.isin(rows, held_out).any()
         self.source_rows = rows[:0] if leaks else rows
-        self.classes = list(classes or self.source.classes)
-        if prior is not None and len(self.classes) != prior.cfg.n_classes:
-            raise ValueError(f"the prior knows {prior.cfg.n_classes} classes, not {self.classes}: name them in classes=[...]")
-        self.names = self.classes + sorted({*dataset.classes, *self.source.classes} - {*self.classes})
-        rows = pick(dataset.splits[split], n, seed)
-        self.images, self.labels = dataset[rows], self.labels_of(dataset, rows)
+        self.classes = list(self.classes or self.source.classes)
+        if self.prior is not None and len(self.classes) != self.prior.cfg.n_classes:
+            raise ValueError(f"the prior knows {self.prior.cfg.n_classes} classes, not {self.classes}: name them in classes=")
+        self.names = self.classes + sorted({*self.dataset.classes, *self.source.classes} - {*self.classes})
+        held_out = pick(held_out, self.n, self.seed)
+        self.images, self.labels = self.dataset[held_out], self.labels_of(self.dataset, held_out)
         self.features = self.see(self.images)
 
     def labels_of(self, dataset, rows) -> Tensor:                    # (n,) -> (n,) places in `names`
@@ -86,7 +99,7 @@ class Bench:
         return self.source[pick(self.source_rows, len(self.images), self.seed)]
 
     @cached_property
-    def train(self) -> tuple[Tensor, Tensor]:                        # (N, 1280), (N,) of all training images
+    def taught(self) -> tuple[Tensor, Tensor]:                       # (N, 1280), (N,) of all training images
         return dataset_features(self.source, self.source_rows, device=self.device), self.labels_of(self.source, self.source_rows)
 
 
@@ -127,25 +140,25 @@ def copies(bench: Bench, images: Tensor) -> dict:
     bank = memorisation.thumbnail_bank(bench.source, bench.source_rows)
     pixels = [memorisation.pixel_views(x) for x in (images, bench.images)]
     seen = [memorisation.feature_views(x, bench.device) for x in (images, bench.images)]
-    return {"pixels": memorisation.memorised(*pixels, bank), "features": memorisation.memorised(*seen, bench.train[0])}
+    return {"pixels": memorisation.memorised(*pixels, bank), "features": memorisation.memorised(*seen, bench.taught[0])}
 
 
 def teaching(bench: Bench, control: int, cas: int) -> dict:
     """The probe on real images, and with a prior class control on `control` and CAS on `cas` samples per class."""
     if not len(bench.source_rows):
         return NO_TRAIN
-    if len(bench.train[1].unique()) < 2:
+    if len(bench.taught[1].unique()) < 2:
         return {"skipped": "all training images are of one class"}
-    held_out, linear, K = (bench.features, bench.labels), probe.Probe(*bench.train, len(bench.names)), len(bench.classes)
-    out = {"classes": bench.names, "images": len(bench.train[1]), "held_out": linear.scores(*held_out)}
+    held_out, linear, K = (bench.features, bench.labels), probe.Probe(*bench.taught, len(bench.names)), len(bench.classes)
+    out = {"classes": bench.names, "images": len(bench.taught[1]), "held_out": linear.scores(*held_out)}
     if bench.prior is None:
         return out
-    labels = torch.arange(K).repeat(max(control, min(cas, -(-len(bench.train[1]) // K))))
+    labels = torch.arange(K).repeat(max(control, min(cas, -(-len(bench.taught[1]) // K))))
     by = bench.sharp or bench.vqvae
     made = in_parts(lambda c: bench.see(bench.decode(c, by)), bench.generate(labels, bench.seed + 1)), labels
     few = tuple(part[: K * control] for part in made)
     return out | {"class_control": probe.class_control(linear, held_out, few),
-                  "cas": probe.classification_accuracy_score(bench.train, made, held_out, len(bench.names))}
+                  "cas": probe.classification_accuracy_score(bench.taught, made, held_out, len(bench.names))}
 
 
 def rate_distortion(bench: Bench, n: int) -> dict:
