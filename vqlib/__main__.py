@@ -11,6 +11,7 @@ from torchvision.utils import save_image
 from vqlib import metrics, train
 from vqlib.data import DataError, open_source
 from vqlib.dataset import Dataset, Geometry, statistics
+from vqlib.distributed import joined
 from vqlib.files import FileError, load_model, save_model, write_atomically
 from vqlib.gpt import GPT
 from vqlib.presets import PRESETS, open_workspace
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--preset", choices=PRESETS, help="default: $VQLIB_PRESET, else quick")
         p.add_argument("--steps", type=positive, help="updates, instead of the preset's")
         p.add_argument("--out", type=Path, help="model file; default: under data/runs, where the notebooks look")
+        p.add_argument("--accumulate", type=positive, default=1, help="passes per update: less memory, the same result")
     prior.add_argument("--kind", choices=("gpt", "windowed"), default="gpt", help="whole-grid GPT or the report's transformer")
     prior.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
     p = command(evaluate, "figures of a VQ-VAE, and of a prior, on a split, as JSON")
@@ -53,9 +55,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--prior", type=Path, required=True)
     p.add_argument("--class", dest="label", default="any", help="a diagnosis, or any")
     p.add_argument("--out", type=Path, default=Path("samples.png"))
+    for name in ("train-vqvae", "train-prior", "sample"):
+        commands.choices[name].add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND", help="torch.compile")
     for name, default in {"n": 32, "temperature": 1.0, "top-k": 0, "top-p": 1.0, "guidance": 1.0, "seed": 0}.items():
         p.add_argument(f"--{name}", type=positive if name == "n" else type(default), default=default)
     return top
+
+
+def compile_parts(model, backend: str | None) -> None:
+    """torch.compile in place: encoder and decoder, or a prior's blocks, which are the step of its sampler, too."""
+    for part in (getattr(model, "blocks", None) or (model.encoder, model.decoder)) if backend else ():
+        part.compile(backend=backend)                                 # weights keep their names, the quantizer stays eager
 
 
 def train_vqvae(args):
@@ -64,9 +74,12 @@ def train_vqvae(args):
     p, stats = ws.preset, statistics(ws.dataset)
     run = replace(p.vqvae_run, steps=args.steps or p.vqvae_run.steps)
     model = VQVAE(p.vqvae, stats["mean"], stats["std"], run.seed).to(ws.device)
+    compile_parts(model, args.compile)
+    ws.dataset.images = ws.dataset.images.to(ws.device)               # 0.5 GB for HAM10000 at 128 px
     variance = stats["variance"] if p.scale_by_pixels else 1.0
     out = args.out or ws.folder / "vqvae.safetensors"
-    for _ in train.watch(train.train_vqvae(model, ws.dataset, run, p.augment, variance, out.with_suffix("")), run.steps):
+    loop = train.train_vqvae(model, ws.dataset, run, p.augment, variance, out.with_suffix(""), args.accumulate)
+    for _ in train.watch(loop, run.steps):
         pass
     save_model(out, model, **ws.card, run=run)
     print(f"wrote {out.name}")
@@ -84,7 +97,8 @@ def train_prior(args):
     run = replace(run, steps=args.steps or run.steps)
     codes = [train.encode_dataset(vqvae, ws.dataset, split, views) for split, views in (("train", p.views), ("validation", (0,)))]
     out = args.out or ws.folder / f"{args.kind}.safetensors"
-    loop = train.train_prior(prior.to(ws.device), *codes, run, out.with_suffix(""), ws.dataset.fingerprint)
+    compile_parts(prior, args.compile)
+    loop = train.train_prior(prior.to(ws.device), *codes, run, out.with_suffix(""), ws.dataset.fingerprint, args.accumulate)
     for _ in train.watch(loop, run.steps):
         pass
     save_model(out, prior, **ws.card, run=run)
@@ -118,6 +132,8 @@ def sample(args):
     vqvae, _ = load_model(args.vqvae, "vqvae")
     gpt, card = load_model(args.prior, "gpt")
     metrics.assert_fits(gpt, vqvae)
+    compile_parts(gpt, args.compile)
+    compile_parts(vqvae, args.compile)
     names = [*card["classes"], "any"]
     if args.label not in names:
         raise DataError(f"no class {args.label!r}; this prior knows {', '.join(names)}")
@@ -130,7 +146,8 @@ def sample(args):
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
     try:
-        args.run(args)
+        with joined():
+            args.run(args)
     except (ValueError, OSError, ImportError, FloatingPointError) as e:  # DataError and FileError are ValueErrors
         print(f"vqlib: {e}", file=sys.stderr)
         return 1

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vqlib.distributed import rank, world
+
 
 def centre_crop(x: torch.Tensor, side: int) -> torch.Tensor:         # (..., S, S) -> (..., C, C)
     edge = (x.shape[-1] - side) // 2
@@ -31,14 +33,14 @@ def augment(x: torch.Tensor, cfg: Augment, crop: int, dice: torch.Generator) -> 
         angle = (torch.rand(len(x), generator=dice) * 2 - 1) * math.radians(cfg.rotate)
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(len(x))
         turn = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)          # (B, 2, 3)
-        grid = F.affine_grid(turn, x.shape, align_corners=False)
+        grid = F.affine_grid(turn.to(x.device, non_blocking=True), x.shape, align_corners=False)
         grid = centre_crop(grid.movedim(-1, 1), crop).movedim(1, -1)                     # (B, C, C, 2)
         x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     x = centre_crop(x, crop)
     if cfg.dihedral:
         which = torch.randint(8, (len(x),), generator=dice).tolist()
         return torch.stack([view(image, k) for image, k in zip(x, which)])
-    flips = torch.rand(len(x), generator=dice) < cfg.flip
+    flips = (torch.rand(len(x), generator=dice) < cfg.flip).to(x.device, non_blocking=True)
     return torch.where(flips[:, None, None, None], x.flip(-1), x)
 
 
@@ -56,8 +58,8 @@ def order(n: int, batch: int, seed: int, start=0):
 
 
 def batches(dataset, split: str, batch: int, seed: int, cfg: Augment, start=0):
-    """Yield (B, 3, C, C) training images in [0, 1] for ever, from update `start` on; each depends on (seed, step) only."""
+    """Yield this rank's training images (B, 3, C, C) in [0, 1] for ever, from update `start` on; (seed, step) decides them."""
     rows = dataset.splits[split]
     for step, picks in order(len(rows), batch, seed, start):
         dice = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        yield augment(dataset.squares(rows[picks]), cfg, dataset.geometry.crop, dice)
+        yield augment(dataset.squares(rows[picks]), cfg, dataset.geometry.crop, dice).chunk(world())[rank()]

@@ -158,7 +158,7 @@ class Dataset:
             rows = sorted(rows, key=lambda r: hashlib.sha256(f"limit {r[4]}".encode()).digest())[:limit]
             self.fingerprint = hashlib.sha256(f"{self.fingerprint} {limit}".encode()).hexdigest()[:16]
         self.rows, self.names, self.label_names, self.lesions, groups = map(list, zip(*rows))
-        self.images = np.load(folder / "images.npy", mmap_mode="r")
+        self.images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))       # may be moved to a GPU
         self.classes = sorted(set(self.label_names))
         self.labels = torch.tensor([self.classes.index(c) for c in self.label_names])       # (N,)
         sides = [split_of(g) for g in groups]
@@ -174,7 +174,8 @@ class Dataset:
 
     def squares(self, i) -> torch.Tensor:                            # indices (B,) -> (B, 3, S, S) in [0, 1]
         """Cached squares, with the margin that raw crops have."""
-        return torch.from_numpy(self.images[np.asarray(self.rows)[i]]).float().div_(255)
+        i = torch.as_tensor(np.asarray(self.rows)[i]).to(self.images.device, non_blocking=True)
+        return self.images[i].float().div_(255)
 
 
 def assert_disjoint(splits: dict, lesions: list[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import safetensors.torch as st
 import torch
 
+from vqlib.distributed import rank
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
 from vqlib.windowed import WindowedConfig, WindowedGPT
@@ -22,7 +23,9 @@ class FileError(ValueError):
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """A reader finds the old file or the new one, never a part, also after a power cut."""
+    """A reader finds the old file or the new one, never a part, also after a power cut. Of several ranks the first writes."""
+    if rank():
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")

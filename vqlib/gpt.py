@@ -141,7 +141,7 @@ class GPT(nn.Module):
 
     def loss(self, codes: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:
         """Mean nats per code of a training batch, with some classes hidden."""
-        hide = (torch.rand(len(labels), generator=dice) < self.cfg.class_dropout).to(labels.device)
+        hide = (torch.rand(len(labels), generator=dice) < self.cfg.class_dropout).to(labels.device, non_blocking=True)
         return self.nats(codes, labels.masked_fill(hide, self.cfg.n_classes)).mean()
 
     @torch.no_grad()

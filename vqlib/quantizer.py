@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqlib.distributed import rank, total, world
+
 CHUNK = 4096  # rows per distance block: (4096, 512) floats are 8 MB and stay in cache; (N, K) never exists
 
 
@@ -32,11 +34,16 @@ def perplexity(counts: Tensor) -> Tensor:
     return torch.exp(-torch.xlogy(p, p).sum())
 
 
+def as_rows(z: Tensor) -> Tensor:                                    # (B, D, h, w) -> (N, D)
+    return z.detach().float().movedim(1, -1).flatten(0, 2)
+
+
 class Quantizer(nn.Module):
     """Codebook learnt by exponential moving averages (van den Oord et al. 2017, appendix A.1).
 
     `data_init` puts the first codes on rows of the first training batch; `revive` moves a code to a random row of the
-    batch once its average count falls under that share of N/K (0: never). Both are off in the report.
+    batch once its average count falls under that share of N/K (0: never). Both are off in the report. A batch may come in
+    parts, one forward pass each, on several ranks: all are coded by the same codebook, which moves once, after the last.
     """
 
     def __init__(self, n_codes, code_dim, decay=0.99, data_init=True, revive=0.02, seed=0):
@@ -49,46 +56,78 @@ class Quantizer(nn.Module):
         self.register_buffer("updates", torch.tensor(0))
         self.register_buffer("revived", torch.tensor(0))              # codes moved since the start
         self.register_buffer("waiting", torch.tensor(data_init))      # for the first batch
+        self.expect(1)
+
+    def expect(self, parts: int) -> None:
+        """From now on batches come in so many parts. Keeps two buffers on the host: to ask a GPU for them would stop it."""
+        self.parts, self.done, self.sums = parts, 0, 0
+        self.clock, self.fresh = int(self.updates), bool(self.waiting)
+
+    def _load_from_state_dict(self, *args):
+        super()._load_from_state_dict(*args)
+        self.expect(self.parts)
 
     def forward(self, z: Tensor) -> Quantized:                        # (B, D, h, w)
         if z.shape[1] != self.codebook.shape[1]:
             raise ValueError(f"the quantizer takes {self.codebook.shape[1]} channels, got {tuple(z.shape)}")
-        rows = z.detach().float().movedim(1, -1).flatten(0, 2)        # (N, D) float32 even under autocast
-        if self.training and self.waiting:
-            self._place(torch.arange(len(self.count), device=z.device), rows)
-            self.waiting.fill_(False)
-        index = nearest(rows, self.codebook)                          # (N,)
-        codes = index.view(len(z), *z.shape[2:])                      # (B, h, w)
-        e = self.lookup(codes)                                        # (B, D, h, w) before the update, as picked
-        commit = F.mse_loss(z.float(), e)                             # the codebook is a buffer: only z gets a gradient
-        picked = torch.bincount(index, minlength=len(self.count)).float()  # (K,)
-        if self.training:
-            self.update(rows, index, picked)
-        return Quantized(z + (e - z).detach(), codes, commit, perplexity(picked))
+        with torch.autocast(z.device.type, enabled=False):            # float32 throughout: bf16 confuses near codes
+            z = z.float()
+            if self.training:
+                self.survey([z])
+            rows = as_rows(z)                                         # (N, D)
+            index = nearest(rows, self.codebook)                      # (N,)
+            codes = index.view(len(z), *z.shape[2:])                  # (B, h, w)
+            e = self.lookup(codes)                                    # (B, D, h, w) before the update, as picked
+            commit = F.mse_loss(z, e)                                 # the codebook is a buffer: only z gets a gradient
+            picked = self.count.new_zeros(self.count.shape).index_add_(0, index, torch.ones_like(rows[:, 0]))  # (K,)
+            if self.training:
+                picked = self.update(rows, index, picked)
+            return Quantized(z + (e - z).detach(), codes, commit, perplexity(picked))
 
     def lookup(self, codes: Tensor) -> Tensor:                        # (B, h, w) -> (B, D, h, w)
         return F.embedding(codes, self.codebook).movedim(-1, 1)
 
     @torch.no_grad()
-    def update(self, rows: Tensor, index: Tensor, picked: Tensor):    # (N, D), (N,), (K,)
+    def survey(self, parts) -> None:                                  # of (B, D, h, w): all parts of a batch
+        """Put the codes on rows of the first training batch before any of it is coded; later do nothing."""
+        if self.fresh:
+            places = [self._places(as_rows(z), i, 0) for i, z in zip(range(self.parts), parts, strict=True)]
+            self._put(self.waiting.expand(len(self.count)), total(sum(places)))
+            self.waiting.fill_(False)
+            self.fresh = False
+
+    @torch.no_grad()
+    def update(self, rows: Tensor, index: Tensor, picked: Tensor) -> Tensor:  # (n, D), (n,), (K,) of a part -> (K,) so far
         added = torch.zeros_like(self.total).index_add_(0, index, rows)  # (K, D) never an (N, K) one-hot
+        places = self._places(rows, self.done, 1) if self.revive else added[:0]
+        self.sums = self.sums + torch.cat([x.flatten() for x in (picked, added, places)])
+        self.done += 1
+        if self.done < self.parts:
+            return self.sums[: len(picked)]
+        picked, added, places = total(self.sums).split([picked.numel(), added.numel(), places.numel()])
+        self.done, self.sums = 0, 0
         self.count.lerp_(picked, 1 - self.decay)
-        self.total.lerp_(added, 1 - self.decay)
+        self.total.lerp_(added.view_as(self.total), 1 - self.decay)
         moved = self.total / self.count[:, None]                      # the others' ratio is unchanged: they stay put
         self.codebook.copy_(torch.where(picked[:, None] > 0, moved, self.codebook))
         self.updates += 1
-        if self.revive:
-            share = min(self.revive * len(rows) / len(self.count), 0.5)  # below the 1 of a new code: it gets time to be picked
-            dead = (self.count < share).nonzero()[:, 0]
-            if len(dead):
-                self._place(dead, rows)
-                self.revived += len(dead)
+        self.clock += 1
+        if self.revive:                                               # below the 1 of a new code: it gets time to be picked
+            dead = self.count < min(self.revive * len(rows) * self.parts * world() / len(self.count), 0.5)  # (K,)
+            self._put(dead, places.view_as(self.total)[dead.cumsum(0) - 1])
+            self.revived += dead.sum()
+        return picked
 
-    def _place(self, which: Tensor, rows: Tensor):                    # (m,), (N, D)
-        """Put codes on random rows: vector, sum and count together, or the next update would undo the move."""
-        dice = torch.Generator().manual_seed(self.seed + int(self.updates))
-        pick = torch.randperm(len(rows), generator=dice)
-        pick = pick.repeat(-(-len(which) // len(rows)))[: len(which)].to(rows.device)
-        self.codebook[which] = rows[pick]
-        self.total[which] = rows[pick]
-        self.count[which] = 1.0
+    def _places(self, rows: Tensor, part: int, later: int) -> Tensor:  # (n, D) -> (K, D)
+        """K random rows of the whole batch; 0 where another part or rank has them, so that the sum over all is the rows."""
+        n, N = len(rows), len(rows) * self.parts * world()
+        pick = torch.randperm(N, generator=torch.Generator().manual_seed(self.seed + self.clock + later))
+        pick = pick.repeat(-(-len(self.count) // N))[: len(self.count)] - n * (rank() * self.parts + part)
+        pick = pick.to(rows.device, non_blocking=True)
+        return torch.where(((pick >= 0) & (pick < n))[:, None], rows[pick.clamp(0, n - 1)], 0.0)
+
+    def _put(self, which: Tensor, rows: Tensor) -> None:              # (K,) mask, (K, D)
+        """Put codes on rows: vector, sum and count together, or the next update would undo the move."""
+        self.codebook.copy_(torch.where(which[:, None], rows, self.codebook))
+        self.total.copy_(torch.where(which[:, None], rows, self.total))
+        self.count.masked_fill_(which, 1.0)

@@ -3,6 +3,7 @@ import copy
 import json
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqlib.augment import Augment, batches, order, view
+from vqlib.distributed import agree, rank, replicated, total, world
 from vqlib.files import FileError, load_model, load_state, save_state, write_atomically
 
 
@@ -44,7 +46,9 @@ class Run:
 class Session:
     """Model, optimiser and step of one run, with checkpoints and a JSONL log in `folder` (None: keeps nothing)."""
 
-    def __init__(self, model, run: Run, folder: Path | None, fingerprint: str):
+    def __init__(self, model, run: Run, folder: Path | None, fingerprint: str, loss, parts: int):
+        if run.batch % (world() * parts):
+            raise ValueError(f"a batch of {run.batch} does not divide by {world()} ranks x {parts} passes")
         self.model, self.run, self.folder, self.step = model, run, folder and Path(folder), 0
         groups = [{"params": [p for p in model.parameters() if (p.dim() > 1) == matrix],
                    "weight_decay": run.weight_decay * matrix} for matrix in (True, False)]
@@ -61,6 +65,9 @@ class Session:
             lines = self.log_file.read_text().splitlines() if self.log_file.exists() else []
             kept = [line for line in lines if json.loads(line)["step"] <= self.step]
             write_atomically(self.log_file, "".join(line + "\n" for line in kept).encode())
+        agree(json.dumps([self.identity, self.step, parts]))
+        self.loss, device = replicated(model, loss), next(model.parameters()).device.type
+        self.precision = torch.autocast(device, torch.bfloat16, enabled=device == "cuda" and torch.cuda.is_bf16_supported(False))
 
     def resume(self):
         state = load_state(self.state_file)
@@ -79,23 +86,30 @@ class Session:
             self.model.load_state_dict(model.state_dict())
             self.step = self.run.steps
 
-    def update(self, loss: Tensor) -> None:
-        """One optimiser step at this step's learning rate."""
+    def update(self, parts: list[tuple]) -> Tensor:
+        """One optimiser step on the mean loss of all parts of all ranks; what `loss` says of each part, (parts, values)."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.run.lr(self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        said = []
+        for i, part in enumerate(parts, 1):
+            with self.loss.no_sync() if i < len(parts) and world() > 1 else nullcontext():   # ranks exchange gradients once
+                with self.precision:
+                    loss, values = self.loss(*part)
+                (loss / len(parts)).backward()
+            said.append(values)
         if self.run.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.clip)
         self.optimizer.step()
         self.step += 1
+        return total(torch.stack(said)) / world()
 
     def record(self, **values) -> None:
         """Append one line to the log; stops the run at a loss that is no number, with the last checkpoint kept."""
         line = {"step": self.step, "lr": self.run.lr(self.step - 1), **{k: float(v) for k, v in values.items()}}
         if not all(math.isfinite(v) for v in line.values()):
             raise FloatingPointError(f"update {self.step}: {line}. Lower the learning rate; the last checkpoint is kept")
-        if self.folder:
+        if self.folder and rank() == 0:
             with self.log_file.open("a") as f:
                 f.write(json.dumps(line) + "\n")
 
@@ -109,22 +123,31 @@ class Session:
                                          "optimizer": self.optimizer.state_dict(), "extra": self.extra})
 
 
-def train_vqvae(model, dataset, run: Run, cfg: Augment, variance=1.0, folder=None):
+def train_vqvae(model, dataset, run: Run, cfg: Augment, variance=1.0, folder=None, accumulate=1):
     """Yield (step, losses) after each update; losses are detached tensors.
 
     recon = squared error of normalised pixels / `variance`; with the variance of exactly those pixels (1.0) it is 1
     for the mean image. The report divided by the variance of the un-normalised ones, 0.0487.
+    accumulate: passes in which a rank takes its images of a batch, with the result of one.
     """
-    session = Session(model, run, folder, dataset.fingerprint)
+    def loss(model, images):                                          # (b, 3, H, W) in [0, 1]
+        x = model.normalise(images)
+        x_hat, q = model(x)
+        recon = F.mse_loss(x_hat, x) / variance
+        return recon + model.cfg.beta * q.commit, torch.stack([recon.detach(), q.commit.detach(), q.perplexity])
+
+    session = Session(model, run, folder, dataset.fingerprint, loss, accumulate)
+    model.quantizer.expect(accumulate)
     for images in batches(dataset, "train", run.batch, run.seed, cfg, session.step):
         if session.step >= run.steps:
             break
         model.train()                                                 # the caller may have evaluated since the last step
-        x = model.normalise(images.to(model.mean.device))             # (B, 3, H, W)
-        x_hat, q = model(x)
-        recon = F.mse_loss(x_hat, x) / variance
-        session.update(recon + model.cfg.beta * q.commit)
-        losses = {"recon": recon.detach(), "commit": q.commit.detach(), "perplexity": q.perplexity}
+        parts = images.to(model.mean.device, non_blocking=True).chunk(accumulate)
+        if accumulate > 1:                                            # else the forward pass itself sees the whole batch
+            with session.precision:
+                model.quantizer.survey(model.encoder(model.normalise(x)) for x in parts)
+        values = session.update([(x,) for x in parts])                # (parts, 3)
+        losses = dict(zip(("recon", "commit"), values.mean(0))) | {"perplexity": values[-1, 2]}  # the last has seen all picks
         if session.step % 10 == 0 or session.step == run.steps:
             session.record(**losses, revived=model.quantizer.revived)
         if session.step % run.save_every == 0 or session.step == run.steps:
@@ -152,35 +175,45 @@ def held_out_nats(prior, codes: Tensor, labels: Tensor, batch=64) -> Tensor:  # 
                       for i in range(0, len(codes), batch)])
 
 
-def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint=""):
+def prior_parts(codes, labels, picks, run: Run, step: int, accumulate: int):
+    """This rank's parts of a batch: codes, labels, dice that go on where the part before stops, and a seed for dropout."""
+    seed, n = run.seed * 1_000_003 + step, len(picks) // (world() * accumulate)
+    for part in range(rank() * accumulate, (rank() + 1) * accumulate):
+        dice = torch.Generator().manual_seed(seed)
+        views = torch.randint(codes.shape[1], (len(picks),), generator=dice)               # one of each image
+        torch.rand(part * n, generator=dice)                          # a loss draws one number per image
+        i, v = (torch.as_tensor(x)[part * n : (part + 1) * n].to(codes.device, non_blocking=True) for x in (picks, views))
+        yield codes[i, v].long(), labels[i], dice, seed + (part << 40)
+
+
+def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint="", accumulate=1):
     """Yield (step, losses) after each update; keeps the weights of the best held-out evaluation and stops without gains.
 
     train: codes (n, V, T) and labels (n,); held_out: codes (m, V, T), of which view 0 is scored, and labels (m,).
     Every `run.eval_every` updates losses also have `train` and `held_out`: nats per code in eval mode, on as many images.
     """
-    codes, labels = train
+    def loss(prior, codes, labels, dice, seed):
+        with torch.random.fork_rng(devices=[]):                       # dropout too depends on (seed, step) only
+            torch.manual_seed(seed)
+            nats = prior.loss(codes, labels, dice)
+        return nats, nats.detach()[None]
+
+    codes, labels = (x.to(prior.head.weight.device) for x in train)
     m = min(run.eval_images, len(held_out[0]), len(codes))
     fixed = {}
     for name, (c, y) in {"train": train, "held_out": held_out}.items():
         some = torch.randperm(len(c), generator=torch.Generator().manual_seed(run.seed))[:m]  # files are sorted by class
+        some = some[: m - m % world()][rank() :: world()]             # each rank scores as many
         fixed[name] = c[some, 0], y[some]
-    session = Session(prior, run, folder, fingerprint)
+    session = Session(prior, run, folder, fingerprint, loss, accumulate)
     best = session.extra.setdefault("best", {"held_out": math.inf, "step": 0, "weights": copy.deepcopy(prior.state_dict())})
     for step, picks in order(len(codes), run.batch, run.seed, session.step):
         if session.step >= run.steps or (run.patience and session.step - best["step"] >= run.patience * run.eval_every):
             break
         prior.train()
-        dice = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
-        seen = torch.randint(codes.shape[1], (len(picks),), generator=dice)                # one view of each image
-        device = prior.head.weight.device
-        picks = torch.as_tensor(picks)
-        with torch.random.fork_rng(devices=[]):                       # dropout too depends on (seed, step) only
-            torch.manual_seed(run.seed * 1_000_003 + step)
-            loss = prior.loss(codes[picks, seen].long().to(device), labels[picks].to(device), dice)
-        session.update(loss)
-        losses = {"loss": loss.detach()}
+        losses = {"loss": session.update([*prior_parts(codes, labels, picks, run, step, accumulate)]).mean()}
         if session.step % run.eval_every == 0 or session.step == run.steps:
-            losses |= {name: held_out_nats(prior, *part).mean() for name, part in fixed.items()}
+            losses |= {name: total(held_out_nats(prior, *part).mean()) / world() for name, part in fixed.items()}
             if losses["held_out"] < best["held_out"]:
                 best.update(held_out=float(losses["held_out"]), step=session.step, weights=copy.deepcopy(prior.state_dict()))
         if session.step % 10 == 0 or "held_out" in losses:

@@ -60,7 +60,7 @@ class WindowedGPT(nn.Module):
         """Mean nats per token of one random window per image; the class is not used."""
         tokens, w = self.sequence(codes), self.cfg.window
         first = torch.randint(tokens.shape[1] - w, (len(tokens), 1), generator=dice)
-        windows = tokens.gather(1, (first + torch.arange(w + 1)).to(tokens.device))      # (B, w+1)
+        windows = tokens.gather(1, (first + torch.arange(w + 1)).to(tokens.device, non_blocking=True))  # (B, w+1)
         return F.cross_entropy(self(windows[:, :-1]).transpose(1, 2), windows[:, 1:])
 
     def nats(self, codes: Tensor, labels: Tensor) -> Tensor:          # (B, T)

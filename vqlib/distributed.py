@@ -1,0 +1,65 @@
+"""Processes that train as one: torchrun starts them, gloo (CPUs) or nccl (GPUs) adds what they find. Alone, nothing changes.
+
+Each rank takes its part of the same batch; gradients, codebook sums and losses are added, so all ranks hold the same model.
+"""
+import hashlib
+import os
+import sys
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def rank() -> int:
+    """0 writes and prints."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """Number of ranks."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum over the ranks, the same on all of them to the last bit."""
+    if world() > 1:
+        dist.all_reduce(x := x.clone())
+    return x
+
+
+@contextmanager
+def joined():
+    """Join what torchrun started, on all its machines, if it did; raises ConnectionError when a rank is lost."""
+    if not dist.is_torchelastic_launched():
+        return (yield)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if rank() else sys.stdout):
+            yield
+    except RuntimeError as e:
+        if not isinstance(e, dist.DistError) and "gloo" not in str(e):
+            raise
+        raise ConnectionError(f"rank {rank()} of {world()} lost another, whose own message says why. The last checkpoint is "
+                              "kept: start the same command again, or let torchrun --max-restarts do it") from e
+    dist.destroy_process_group()
+
+
+def agree(what: str) -> None:
+    """Raises ValueError unless all ranks say the same: they would wait for each other for ever, or train different things."""
+    mine = int(hashlib.sha256(what.encode()).hexdigest()[:8], 16)
+    if int(total(torch.tensor(mine))) != world() * mine:
+        raise ValueError("the ranks differ in settings, data or checkpoint: start all with one command, on a shared folder")
+
+
+def replicated(model, loss):
+    """loss(model, ...) whose gradients are means over the ranks. The model stays as it is and keeps its names."""
+    if world() == 1:
+        return partial(loss, model)
+    objective = nn.Module()                                           # DDP watches the forward pass of what it wraps
+    objective.weights, objective.forward = nn.ParameterList(model.parameters()), partial(loss, model)
+    return nn.parallel.DistributedDataParallel(objective)             # no buffers: the quantizer adds up its own
