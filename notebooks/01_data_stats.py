@@ -26,10 +26,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from vqlib import plots
 from vqlib.augment import augment, centre_crop
 from vqlib.dataset import SPLITS, assert_disjoint, split_of, statistics
 from vqlib.presets import open_workspace
+from vqview import plots
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"

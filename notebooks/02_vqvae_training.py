@@ -25,12 +25,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from vqlib import metrics, plots, widgets
+from vqlib import metrics
 from vqlib.files import save_model
 from vqlib.presets import open_workspace
 from vqlib.quantizer import nearest
 from vqlib.train import read_log, train_vqvae, watch
 from vqlib.vqvae import VQVAE
+from vqview import plots, widgets
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"

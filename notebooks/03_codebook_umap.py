@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from umap import UMAP
 
-from vqlib import plots
 from vqlib.files import load_model
 from vqlib.metrics import psnr, reconstruct
 from vqlib.presets import open_workspace
 from vqlib.train import encode_dataset
+from vqview import plots
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"

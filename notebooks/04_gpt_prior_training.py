@@ -27,13 +27,13 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import torch
 
-from vqlib import plots
 from vqlib.files import load_model, save_model
 from vqlib.gpt import GPT
 from vqlib.metrics import likelihood, unigram_nats
 from vqlib.presets import open_workspace
 from vqlib.train import encode_dataset, held_out_nats, read_log, train_prior, watch
 from vqlib.windowed import WindowedGPT
+from vqview import plots
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"

@@ -26,9 +26,10 @@ import numpy as np
 import torch
 
 from vqeval import memorisation
-from vqlib import metrics, plots, widgets
+from vqlib import metrics
 from vqlib.files import load_model
 from vqlib.presets import open_workspace
+from vqview import plots, widgets
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"

@@ -18,7 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from vqlib.data import HOME
+from vqdata.layouts import HOME
 from vqlib.presets import open_workspace
 
 HERE = Path(__file__).resolve().parent

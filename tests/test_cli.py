@@ -9,9 +9,9 @@ from conftest import SIZES, TINY, loud, picture
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from vqdata.layouts import open_source
 from vqlib import metrics
 from vqlib.__main__ import main
-from vqlib.data import open_source
 from vqlib.dataset import Dataset, Geometry
 from vqlib.files import load_model, save_model
 from vqlib.gpt import GPT, GPTConfig

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import picture, write_table
 
-from vqlib.data import ISIC_CLASSES, DataError, open_source
+from vqdata.layouts import ISIC_CLASSES, DataError, open_source
 
 pytestmark = pytest.mark.usefixtures("home")
 HAM = "HAM10000_metadata.csv"

@@ -9,7 +9,7 @@ from conftest import picture
 from PIL import Image
 
 import vqlib.dataset
-from vqlib.data import DataError, Record, Source, open_source, read_synthetic
+from vqdata.layouts import DataError, Record, Source, open_source, read_synthetic
 from vqlib.dataset import SPLITS, Dataset, Geometry, assert_disjoint, fingerprint, split_of, statistics
 
 RED = (200, 30, 40)

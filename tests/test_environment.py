@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = sorted((ROOT / "vqlib").glob("*.py"))
+LAYERS = {"vqdata": set(), "vqlib": {"vqdata"}, "vqeval": {"vqlib"}, "vqview": {"vqlib"}}  # what each may load besides itself
+MODULES = sorted(p for layer in LAYERS for p in (ROOT / layer).glob("*.py"))
 CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}         # names that differ on conda-forge
-each = pytest.mark.parametrize("path", MODULES, ids=[p.stem for p in MODULES])
+each = pytest.mark.parametrize("path", MODULES, ids=[f"{p.parent.name}.{p.stem}" for p in MODULES])
 
 
 def bounds(lines):
@@ -47,6 +48,12 @@ def imported(nodes):
 
 
 @each
+def test_a_module_loads_only_packages_below_its_own(path):
+    loaded = set(imported(ast.parse(path.read_text()).body)) & {*LAYERS}
+    assert loaded <= LAYERS[path.parent.name] | {path.parent.name}
+
+
+@each
 def test_no_module_loads_umap_when_it_is_imported(path):
     assert "umap" not in set(imported(ast.parse(path.read_text()).body))
 
@@ -57,7 +64,7 @@ def test_every_package_that_the_library_imports_is_declared():
              "matplotlib_inline": "ipykernel"}
     statements = [n for p in MODULES for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, (ast.Import, ast.ImportFrom))]
     used = set(imported(statements))
-    foreign = {names.get(m, m) for m in used - set(sys.stdlib_module_names) - {"vqlib", "vqeval"}}
+    foreign = {names.get(m, m) for m in used - set(sys.stdlib_module_names) - {*LAYERS}}
     assert foreign - set(bounds(project["dependencies"])) == set()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqlib import plots, widgets
+from vqview import plots, widgets
 
 
 @pytest.fixture

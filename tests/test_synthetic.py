@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vqlib.synthetic import CLASSES, TRAITS, draw_factors, render, synthetic
+from vqdata.synthetic import CLASSES, TRAITS, draw_factors, render, synthetic
 
 OF_THE_VIEW = {"image_seed", "cx", "cy", "angle", "light", "hairs", "bubbles", "vignette"}
 

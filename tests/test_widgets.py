@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.figure import Figure
 
-from vqlib import metrics, widgets
+from vqlib import metrics
+from vqview import widgets
 
 
 @pytest.fixture

@@ -1,2 +1,2 @@
-"""Discrete image synthesis on skin lesions. In reading order: data, dataset, augment, quantizer, vqvae, gpt, train, metrics;
-then presets, files, plots, widgets, synthetic."""
+"""Discrete image synthesis on skin lesions. In reading order: dataset, augment, quantizer, vqvae, gpt, windowed, train, metrics;
+then presets, files, distributed."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torchvision.utils import save_image
 
+from vqdata.layouts import DataError, open_source
 from vqlib import metrics, train
-from vqlib.data import DataError, open_source
 from vqlib.dataset import Dataset, Geometry, statistics
 from vqlib.distributed import joined
 from vqlib.files import FileError, load_model, save_model, write_atomically

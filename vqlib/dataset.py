@@ -19,8 +19,8 @@ from PIL import Image, ImageOps
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from vqdata.layouts import HOME, DataError, Source
 from vqlib.augment import centre_crop
-from vqlib.data import HOME, DataError, Source
 
 SPLITS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # upper ends on the hash's unit interval
 NEAR = 16        # of 256 hash bits: HAM10000 has 1 pair of images with different lesion ids at or under it, 3 at 20

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from vqdata.layouts import HOME, open_source
 from vqlib.augment import Augment
-from vqlib.data import HOME, open_source
 from vqlib.dataset import Dataset, Geometry
 from vqlib.files import load_model, write_atomically
 from vqlib.gpt import GPTConfig

@@ -10,7 +10,8 @@ from IPython.display import display
 from matplotlib.colors import hsv_to_rgb
 from torch import Tensor
 
-from vqlib import metrics, plots
+from vqlib import metrics
+from vqview import plots
 
 
 def show_codes(ax, codes: Tensor, n_codes: int, title=""):           # (h, w) indices

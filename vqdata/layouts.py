@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vqlib import synthetic
+from vqdata import synthetic
 
 HOME = Path(os.environ.get("VQLIB_HOME") or Path(__file__).resolve().parent.parent)
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
