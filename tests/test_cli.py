@@ -16,6 +16,7 @@ from vqlib.dataset import Dataset, Geometry
 from vqlib.files import load_model, save_model
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.presets import PRESETS
+from vqlib.sharp import Look, Sharp, SharpConfig
 from vqlib.train import Run
 from vqlib.windowed import WindowedConfig
 
@@ -99,6 +100,23 @@ def test_sample_writes_the_images_that_the_prior_draws(weights, tmp_path, capsys
     assert "2 images of class mel, seed 5" in capsys.readouterr().out
 
 
+def test_sample_can_look_sharply_at_the_same_codes(short, weights, ham, tmp_path):
+    sharp = tmp_path / "sharp.safetensors"
+    train = ["train-sharp", "--preset", "smoke", "--data", str(ham[0]), "--vqvae", str(weights[0]), "--out", str(sharp)]
+    assert main(train) == 0
+    assert main(["sample", *arguments(weights), "--n", "1", "--sharp", str(sharp), "--out", str(tmp_path / "a.png")]) == 0
+    vqvae, gpt = (load_model(w)[0] for w in weights)
+    expected = Look(vqvae, load_model(sharp)[0]).decode(gpt.generate(torch.tensor([3])).view(1, 4, 4))
+    written = pil_to_tensor(Image.open(tmp_path / "a.png")).float() / 255
+    assert (written - expected[0]).abs().max() < 1 / 255
+
+
+def test_a_sharp_look_at_other_codes_is_refused(weights, tmp_path, capsys):
+    save_model(tmp_path / "other.safetensors", Sharp(SharpConfig(code_dim=8, width=8, layers=1)), **CARD)
+    line = fails(capsys, "sample", *arguments(weights), "--sharp", tmp_path / "other.safetensors", "--out", tmp_path / "a.png")
+    assert "other.safetensors is for codes of width 8, the VQ-VAE's have 4" in line
+
+
 def arguments(weights):
     return ["--vqvae", str(weights[0]), "--prior", str(weights[1])]
 
@@ -157,6 +175,7 @@ def short(monkeypatch):
     prior = Run(steps=4, batch=8, eval_every=2, eval_images=8)
     smoke = replace(PRESETS["smoke"], geometry=Geometry(16, 16), vqvae=TINY, vqvae_run=Run(steps=4, batch=8), gpt_run=prior,
                     gpt=GPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1), windowed_run=prior, n_synthetic=40,
+                    sharp=SharpConfig(code_dim=4, width=8, layers=1, steps=2), sharp_run=Run(steps=4, batch=8),
                     windowed=WindowedConfig(grid=4, n_codes=16, width=16, heads=2, layers=1))
     monkeypatch.setitem(PRESETS, "smoke", smoke)
 

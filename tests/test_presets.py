@@ -19,12 +19,14 @@ def test_the_parts_of_a_preset_fit_together(preset):
     assert preset.vqvae.image_size == preset.geometry.crop
     assert preset.gpt.grid == preset.windowed.grid == preset.vqvae.grid
     assert preset.gpt.n_codes == preset.windowed.n_codes == preset.vqvae.n_codes
+    assert preset.sharp.code_dim == preset.vqvae.code_dim
+    assert 2**preset.vqvae.n_down % preset.sharp.patch == 0
     assert preset is PRESETS[preset.name]
 
 
 @each
 def test_every_run_trains_at_a_positive_rate_to_its_end_and_is_evaluated(preset):
-    for run in (preset.vqvae_run, preset.gpt_run, preset.windowed_run):
+    for run in (preset.vqvae_run, preset.sharp_run, preset.gpt_run, preset.windowed_run):
         assert all(run.lr(step) > 0 for step in (0, run.steps // 2, run.steps - 1))
     for run in (preset.gpt_run, preset.windowed_run):
         assert run.eval_every <= run.steps

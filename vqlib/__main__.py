@@ -1,4 +1,4 @@
-"""python -m vqlib {train-vqvae,train-prior,evaluate,sample}: what the notebooks do, without them."""
+"""python -m vqlib {train-vqvae,train-sharp,train-prior,evaluate,sample}: what the notebooks do, without them."""
 import argparse
 import json
 import sys
@@ -9,12 +9,13 @@ import torch
 from torchvision.utils import save_image
 
 from vqdata.layouts import DataError, open_source
-from vqlib import metrics, train
+from vqlib import metrics, sharpen, train
 from vqlib.dataset import Dataset, Geometry, statistics
 from vqlib.distributed import joined
 from vqlib.files import FileError, load_model, save_model, write_atomically
 from vqlib.gpt import GPT
 from vqlib.presets import PRESETS, open_workspace
+from vqlib.sharp import Look, Sharp
 from vqlib.vqvae import VQVAE
 from vqlib.windowed import WindowedGPT
 
@@ -36,16 +37,19 @@ def parser() -> argparse.ArgumentParser:
         return p
 
     for p in (command(train_vqvae, "train encoder, codebook and decoder; resumes"),
+              sharp := command(train_sharp, "train the sharp look at the codes of a VQ-VAE; resumes"),
               prior := command(train_prior, "train a prior on the codes of a VQ-VAE; resumes")):
         p.add_argument("--preset", choices=PRESETS, help="default: $VQLIB_PRESET, else quick")
         p.add_argument("--steps", type=positive, help="updates, instead of the preset's")
         p.add_argument("--out", type=Path, help="model file; default: under data/runs, where the notebooks look")
         p.add_argument("--accumulate", type=positive, default=1, help="passes per update: less memory, the same result")
     prior.add_argument("--kind", choices=("gpt", "windowed"), default="gpt", help="whole-grid GPT or the report's transformer")
-    prior.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
+    for p in (sharp, prior):
+        p.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
     p = command(evaluate, "figures of a VQ-VAE, and of a prior, on a split, as JSON")
     p.add_argument("--vqvae", type=Path, required=True)
     p.add_argument("--prior", type=Path)
+    p.add_argument("--sharp", type=Path, help="judge this look at the codes beside the faithful one")
     p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation")
     p.add_argument("--judge", action="store_true", help="add KID, structure, class control, copies, rates (takes minutes)")
     p.add_argument("--sweep", action="store_true", help="add KID for a row of sampling settings (a minute or two for each)")
@@ -53,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     p = command(sample, "draw new images of a class")
     p.add_argument("--vqvae", type=Path, required=True)
     p.add_argument("--prior", type=Path, required=True)
+    p.add_argument("--sharp", type=Path, help="default: decode faithfully")
     p.add_argument("--class", dest="label", default="any", help="a diagnosis, or any")
     p.add_argument("--out", type=Path, default=Path("samples.png"))
     for name in ("train-vqvae", "train-prior", "sample"):
@@ -85,11 +90,29 @@ def train_vqvae(args):
     print(f"wrote {out.name}")
 
 
-def train_prior(args):
+def on_codes_of(args):
+    """Workspace and VQ-VAE of a command that trains on codes."""
     ws = open_workspace(args.preset, args.data, shipped=False)
     print(ws)
+    return ws, load_model(args.vqvae or ws.folder / "vqvae.safetensors", "vqvae", "python -m vqlib train-vqvae")[0].to(ws.device)
+
+
+def train_sharp(args):
+    ws, vqvae = on_codes_of(args)
     p = ws.preset
-    vqvae = load_model(args.vqvae or ws.folder / "vqvae.safetensors", "vqvae", "python -m vqlib train-vqvae")[0].to(ws.device)
+    run, sharp = replace(p.sharp_run, steps=args.steps or p.sharp_run.steps), Sharp(p.sharp).to(ws.device)
+    ws.dataset.images = ws.dataset.images.to(ws.device)
+    out = args.out or ws.folder / "sharp.safetensors"
+    loop = sharpen.train_sharp(sharp, vqvae, ws.dataset, run, p.augment, out.with_suffix(""), args.accumulate)
+    for _ in train.watch(loop, run.steps):
+        pass
+    save_model(out, sharp, **ws.card, run=run)
+    print(f"wrote {out.name}")
+
+
+def train_prior(args):
+    ws, vqvae = on_codes_of(args)
+    p = ws.preset
     if args.kind == "gpt":
         run, prior = p.gpt_run, GPT(replace(p.gpt, n_classes=len(ws.dataset.classes)))
     else:
@@ -105,11 +128,18 @@ def train_prior(args):
     print(f"wrote {out.name}")
 
 
+def look(vqvae, path: Path) -> Look:
+    sharp, _ = load_model(path, "sharp", "python -m vqlib train-sharp")
+    if sharp.cfg.code_dim != vqvae.cfg.code_dim:
+        raise FileError(f"{path.name} is for codes of width {sharp.cfg.code_dim}, the VQ-VAE's have {vqvae.cfg.code_dim}")
+    return Look(vqvae, sharp)
+
+
 def evaluate(args):
     vqvae, card = load_model(args.vqvae, "vqvae")
     if "geometry" not in card:
         raise FileError(f"{args.vqvae.name} does not say how its images were cropped: save it with **workspace.card")
-    geometry = Geometry(**card["geometry"])
+    geometry, sharp = Geometry(**card["geometry"]), look(vqvae, args.sharp) if args.sharp else None
     dataset = Dataset(open_source(args.data, PRESETS[card["preset"]].n_synthetic, geometry.side), geometry)
     result = {"vqvae": args.vqvae.name, "data": dataset.title, "images_skipped": len(dataset.skipped), "notes": dataset.notes,
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
@@ -121,7 +151,7 @@ def evaluate(args):
         from vqeval import judge as judging  # an extra, and slow to import
         for name, chosen, run in (("judged", args.judge, judging.judge), ("sweep", args.sweep, judging.sweep)):
             if chosen:
-                result[name] = run(vqvae, prior, dataset, args.split, classes=prior_card.get("classes"))
+                result[name] = run(vqvae, prior, dataset, args.split, sharp=sharp, classes=prior_card.get("classes"))
     text = json.dumps(result, indent=1)
     if args.json:
         write_atomically(args.json, text.encode())
@@ -139,7 +169,8 @@ def sample(args):
         raise DataError(f"no class {args.label!r}; this prior knows {', '.join(names)}")
     labels = torch.full((args.n,), names.index(args.label))
     codes = gpt.generate(labels, args.temperature, args.top_k, args.top_p, args.guidance, seed=args.seed)
-    save_image(vqvae.decode(codes.view(args.n, gpt.cfg.grid, gpt.cfg.grid)), args.out)
+    decoder = look(vqvae, args.sharp) if args.sharp else vqvae
+    save_image(decoder.decode(codes.view(args.n, gpt.cfg.grid, gpt.cfg.grid)), args.out)
     print(f"wrote {args.out}: {args.n} images of class {args.label}, seed {args.seed}")
 
 

@@ -11,10 +11,12 @@ import torch
 
 from vqlib.distributed import rank
 from vqlib.gpt import GPT, GPTConfig
+from vqlib.sharp import Sharp, SharpConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
 from vqlib.windowed import WindowedConfig, WindowedGPT
 
-KINDS = {"vqvae": (VQVAE, VQVAEConfig), "gpt": (GPT, GPTConfig), "windowed": (WindowedGPT, WindowedConfig)}
+KINDS = {"vqvae": (VQVAE, VQVAEConfig), "sharp": (Sharp, SharpConfig), "gpt": (GPT, GPTConfig),
+         "windowed": (WindowedGPT, WindowedConfig)}
 MAGIC = b"vqlib state 1 "
 
 

@@ -15,6 +15,7 @@ from vqlib.augment import Augment
 from vqlib.dataset import Dataset, Geometry
 from vqlib.files import load_model, write_atomically
 from vqlib.gpt import GPTConfig
+from vqlib.sharp import SharpConfig
 from vqlib.train import Run
 from vqlib.vqvae import VQVAEConfig
 from vqlib.windowed import WindowedConfig
@@ -33,6 +34,8 @@ class Preset:
     gpt_run: Run
     windowed: WindowedConfig
     windowed_run: Run
+    sharp: SharpConfig
+    sharp_run: Run
     views: tuple[int, ...] = (0, 4)      # of each image, encoded once for the prior: as it is, and mirrored
     scale_by_pixels: bool = False        # the report's slip: divide the normalised error by the un-normalised variance
     limit: int | None = None             # images of a real data set; None: all
@@ -59,23 +62,28 @@ PRESETS = {p.name: p for p in (
            VQVAEConfig(image_size=32, n_codes=64, hidden=32, residual_hidden=16, code_dim=32),
            Run(steps=150, batch=16, lrs=(2e-3,)),
            GPTConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), _SMOKE,
-           WindowedConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), _SMOKE, limit=300, n_synthetic=300),
+           WindowedConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), _SMOKE,
+           SharpConfig(code_dim=32, width=16, layers=2, steps=4), Run(steps=60, batch=16), limit=300, n_synthetic=300),
     Preset("quick", Geometry(64, 64), Augment(),
            VQVAEConfig(image_size=64), Run(steps=900, batch=16),
            GPTConfig(width=96, heads=2, layers=3, dropout=0.0), _QUICK,
-           WindowedConfig(grid=16), replace(_QUICK, steps=400, lrs=(2e-3,))),
+           WindowedConfig(grid=16), replace(_QUICK, steps=400, lrs=(2e-3,)),
+           SharpConfig(), Run(steps=400, batch=16)),
     Preset("report", Geometry(128, None), Augment(),
            VQVAEConfig(data_init=False, revive=0.0), Run(steps=15_000, batch=256, cosine=False),
            GPTConfig(grid=32, heads=8, dropout=0.2), replace(_REPORT, lrs=(4e-4,), cosine=True, warmup=500),
-           WindowedConfig(), _REPORT, scale_by_pixels=True),
+           WindowedConfig(), _REPORT,
+           SharpConfig(), Run(steps=15_000, batch=32), scale_by_pixels=True),
     Preset("flagship", Geometry(128, 128), Augment(dihedral=True, rotate=0.0),
            VQVAEConfig(n_down=3, residual_hidden=64, residual_layers=4), Run(steps=10_000, batch=16),
            GPTConfig(layers=5, dropout=0.0), _FLAGSHIP,
-           WindowedConfig(grid=16), replace(_FLAGSHIP, steps=6_000), views=tuple(range(8))),
+           WindowedConfig(grid=16), replace(_FLAGSHIP, steps=6_000),
+           SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8))),
     Preset("flagship-f4", Geometry(128, None), Augment(dihedral=True, rotate=0.0),
            VQVAEConfig(), Run(steps=8_000, batch=16),
            GPTConfig(grid=32, dropout=0.0), _FLAGSHIP,
-           WindowedConfig(), _FLAGSHIP, views=tuple(range(8))),
+           WindowedConfig(), _FLAGSHIP,
+           SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8))),
 )}
 
 
