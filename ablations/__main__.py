@@ -1,0 +1,162 @@
+"""python -m ablations {vqvae,prior,all}: train every row with the same number of updates, keep its figures as JSON."""
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ablations import priors, quantizers
+from ablations.results import FOLDER, ROWS
+from ablations.rows import PriorRow, VQVAERow
+from vqdata.layouts import HOME, open_source
+from vqeval import structure
+from vqlib import metrics, train
+from vqlib.augment import Augment
+from vqlib.dataset import Dataset, Geometry, statistics
+from vqlib.files import load_model, write_atomically
+from vqlib.gpt import GPTConfig
+from vqlib.presets import PRESETS
+from vqlib.vqvae import VQVAE, VQVAEConfig
+
+SAMPLED = ("window", "whole", "ours")  # rows from which images are drawn, too
+QUANTIZERS = {"unit": quantizers.UnitQuantizer, "rotation": quantizers.RotationQuantizer}
+
+
+def about(dataset: Dataset, run: train.Run) -> dict:
+    return {"data": dataset.title, "fingerprint": dataset.fingerprint, "updates": run.steps, "batch": run.batch}
+
+
+@dataclass
+class VQVAEBench:
+    """What all rows of the first table share."""
+
+    dataset: Dataset
+    cfg: VQVAEConfig
+    run: train.Run
+    table = "vqvae"
+
+    @classmethod
+    def open(cls, data):
+        """`quick`, stopped early."""
+        p = PRESETS["quick"]
+        return cls(Dataset(open_source(data, p.n_synthetic, p.geometry.side), p.geometry), p.vqvae,
+                   replace(p.vqvae_run, steps=400))
+
+    @property
+    def sizes(self) -> dict:
+        return {**about(self.dataset, self.run), "image_size": self.cfg.image_size, "hidden": self.cfg.hidden}
+
+    def model(self, row: VQVAERow, stats: dict, seed: int) -> VQVAE:
+        cfg = replace(self.cfg, data_init=row.data_init, revive=row.revive, n_down=row.n_down, code_dim=row.code_dim)
+        scalar = quantizers.ScalarQuantizer()
+        if row.quantizer == "fsq":
+            cfg = replace(cfg, code_dim=scalar.levels.shape[1], n_codes=scalar.n_codes)
+        model = VQVAE(cfg, stats["mean"], stats["std"], seed)
+        if row.quantizer == "fsq":
+            model.quantizer = scalar
+        elif row.quantizer in QUANTIZERS:
+            model.quantizer = QUANTIZERS[row.quantizer](cfg.n_codes, cfg.code_dim, cfg.decay, cfg.data_init, cfg.revive, seed)
+        return model
+
+    def figures(self, row: VQVAERow, seed: int) -> dict:
+        stats = statistics(self.dataset)
+        model, run = self.model(row, stats, seed), replace(self.run, seed=seed, cosine=row.cosine)
+        for _ in train.train_vqvae(model, self.dataset, run, Augment(), stats["variance"] if row.scale_by_pixels else 1.0):
+            pass
+        r = metrics.evaluate_vqvae(model, self.dataset, "validation")
+        return {**{k: r[k]["mean"] for k in ("psnr", "ssim")}, **{k: r[k] for k in ("codes_used", "perplexity")}}
+
+
+@dataclass
+class PriorBench:
+    """What all rows of the second table share: above all the codes."""
+
+    vqvae: VQVAE
+    dataset: Dataset
+    cfg: GPTConfig
+    run: train.Run
+    n_train: int = 2500
+    n_samples: int = 64
+    table = "prior"
+
+    @classmethod
+    def open(cls, data):
+        """The codes of the VQ-VAE that ships; nets smaller than those of `quick`."""
+        p = PRESETS["quick"]
+        vqvae, card = load_model(HOME / "data" / "pretrained" / "vqvae-f8.safetensors", "vqvae")
+        geometry = Geometry(**card["geometry"])
+        dataset = Dataset(open_source(data, p.n_synthetic, geometry.side), geometry)
+        cfg = replace(p.gpt, grid=vqvae.cfg.grid, n_codes=vqvae.cfg.n_codes, n_classes=len(dataset.classes), layers=2)
+        return cls(vqvae, dataset, cfg, replace(p.gpt_run, steps=400, eval_every=400, eval_images=64))
+
+    def __post_init__(self):
+        train_split = self.dataset.splits["train"]                    # one subset for all rows and seeds, shuffled
+        self.dataset.splits["some"] = np.random.default_rng(0).permutation(train_split)[: self.n_train]
+        self.train = train.encode_dataset(self.vqvae, self.dataset, "some", range(8))
+        self.held_out = train.encode_dataset(self.vqvae, self.dataset, "validation")
+
+    @property
+    def sizes(self) -> dict:
+        return {**about(self.dataset, self.run), "training_images": len(self.train[0]), "width": self.cfg.width,
+                "heads": self.cfg.heads, "layers": self.cfg.layers, "samples": self.n_samples}
+
+    def figures(self, row: PriorRow, seed: int) -> dict:
+        cfg, run = replace(self.cfg, dropout=row.dropout), replace(self.run, seed=seed)
+        codes, held = self.train[0][:, : row.views], self.held_out[0]
+        y, held_y = (y if row.class_token else torch.full_like(y, cfg.n_classes) for _, y in (self.train, self.held_out))
+        prior = priors.build(row, cfg, run.steps, seed)
+        average = AveragedModel(prior, multi_avg_fn=get_ema_multi_avg_fn(row.average)) if row.average else None
+        for _ in train.train_prior(prior, (codes, y), (held, held_y), run):
+            if average:
+                average.update_parameters(prior)
+        prior = average.module if average else prior
+        nats = metrics.likelihood(train.held_out_nats(prior, held[:, 0], held_y), 3 * self.dataset.geometry.crop**2)
+        seen = train.held_out_nats(prior, codes[: len(held), 0], y[: len(held)]).mean()
+        return {"nats": nats["nats_per_code"], "bits": nats["bits_per_code"], "train_nats": float(seen),
+                **(self.structure(prior, row, held_y, seed) if row.key in SAMPLED else {})}
+
+    def structure(self, prior, row: PriorRow, labels: torch.Tensor, seed: int) -> dict:
+        """How many times farther from held-out images samples are than training images are; `structure` is the mean."""
+        n, grid = self.n_samples, self.cfg.grid
+        pick = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:n]
+        codes = prior.generate(len(pick), seed=seed) if row.window else prior.generate(labels[pick], seed=seed)
+        held_out, some = (self.dataset[self.dataset.splits[name]] for name in ("validation", "some"))
+        parts = (self.vqvae.decode(codes.view(-1, grid, grid)), held_out, some[:n])
+        ratio = structure.compare(*map(structure.describe, parts))["ratio"]
+        return {"structure": float(np.exp(np.mean(np.log([*ratio.values()])))), "structure_parts": ratio}
+
+
+def run(bench, row, seed: int, folder: Path) -> bool:
+    """Train and judge a row unless a result with the same settings is there; says which."""
+    path = folder / f"{bench.table}-{row.key}-{seed}.json"
+    settings = {"table": bench.table, **asdict(row), "seed": seed, "sizes": bench.sizes}
+    if path.exists() and settings.items() <= json.loads(path.read_text()).items():
+        return False
+    start = time.process_time()
+    figures = bench.figures(row, seed)
+    result = {**settings, "figures": figures, "cpu_seconds": round(time.process_time() - start), "torch": torch.__version__}
+    write_atomically(path, json.dumps(result, indent=1).encode() + b"\n")
+    return True
+
+
+def main(argv=None) -> None:
+    p = argparse.ArgumentParser(prog="python -m ablations", description=__doc__)
+    p.add_argument("table", choices=("vqvae", "prior", "all"))
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    p.add_argument("--data", help="folder or .npz; default: $VQLIB_DATA, data/ham10000, synthetic")
+    p.add_argument("--out", type=Path, default=FOLDER, help="where results lie; default: ablations/results")
+    args = p.parse_args(argv)
+    benches = [bench.open(args.data) for bench in (VQVAEBench, PriorBench) if args.table in (bench.table, "all")]
+    for seed in args.seeds:                                           # a whole table of one seed first
+        for bench in benches:
+            for row in ROWS[bench.table]:
+                new = run(bench, row, seed, args.out)
+                print(f"{bench.table} {row.key} {seed}: {'done' if new else 'was there'}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What each row of the two tables changes: a path from the report's settings to ours, and single swaps beside it."""
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class VQVAERow:
+    """One VQ-VAE; the defaults are ours."""
+
+    key: str
+    label: str
+    against: str | None = None      # key of the row from which exactly one setting differs
+    scale_by_pixels: bool = False   # the report's slip: normalised error divided by the un-normalised variance
+    data_init: bool = True
+    revive: float = 0.02
+    cosine: bool = True
+    n_down: int = 2
+    code_dim: int = 128
+    quantizer: str = "ema"
+
+
+@dataclass(frozen=True)
+class PriorRow:
+    """One prior; the defaults are ours."""
+
+    key: str
+    label: str
+    against: str | None = None
+    window: bool = False            # the report's transformer on a quarter of the sequence
+    positions: str = "row + column"  # or "1-D"
+    around: bool = True             # codes drawn around a cell are inputs
+    class_token: bool = True
+    order: str = "sparse to dense"  # or "raster", or "annealed": random at first, raster in the end
+    dropout: float = 0.0
+    corruption: float = 0.0         # share of input codes that training replaces by random ones
+    views: int = 8                  # flips and quarter turns of each training image
+    average: float = 0.0            # decay of a moving average of the weights, which is then judged
+
+
+def path(first, *changes) -> list:
+    """The first row, and one more for each (key, label, change), which is added to all changes before it."""
+    rows = [first]
+    for change in changes:
+        rows += swaps(rows[-1], change)
+    return rows
+
+
+def swaps(base, *changes) -> list:
+    """A row for each (key, label, change) of the base alone."""
+    return [replace(base, key=key, label=label, against=base.key, **change) for key, label, change in changes]
+
+
+VQVAE = path(
+    VQVAERow("report", "the report's settings", scale_by_pixels=True, data_init=False, revive=0.0, cosine=False),
+    ("scaled", "+ variance scaled right", {"scale_by_pixels": False}),
+    ("init", "+ codes start on data", {"data_init": True}),
+    ("revival", "+ dead codes revived", {"revive": 0.02}),
+    ("ours", "+ cosine learning rate = ours", {"cosine": True}))
+VQVAE += swaps(
+    VQVAE[-1],
+    ("f8", "8 x 8 codes, f = 8 for 4", {"n_down": 3}),
+    ("narrow", "code width 16 for 128", {"code_dim": 16}),
+    ("unit", "codes of length one", {"quantizer": "unit"}),
+    ("fsq", "scalar quantization, 8 x 8 x 8", {"quantizer": "fsq"}),
+    ("rotation", "rotation trick", {"quantizer": "rotation"}))
+
+PRIOR = path(
+    PriorRow("window", "the report's window", window=True, positions="1-D", around=False, class_token=False, order="raster"),
+    ("whole", "+ whole grid in view", {"window": False}),
+    ("positions", "+ row and column positions", {"positions": "row + column"}),
+    ("around", "+ codes around as inputs", {"around": True}),
+    ("class", "+ class token", {"class_token": True}),
+    ("ours", "+ sparse to dense = ours", {"order": "sparse to dense"}))
+PRIOR += swaps(
+    PRIOR[-1],
+    ("dropout", "dropout 0.1", {"dropout": 0.1}),
+    ("corruption", "a tenth of inputs random", {"corruption": 0.1}),
+    ("one-view", "one view for eight", {"views": 1}),
+    ("average", "weights averaged", {"average": 0.98}))
+PRIOR += swaps(PRIOR[4], ("annealed", "raster, order random at first", {"order": "annealed"}))
