@@ -4,68 +4,23 @@ Letters: N images, B batch, S side of a cached square, C crop side.
 """
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, ImageOps
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from PIL import Image
 
 from vqdata.layouts import HOME, DataError, Source
+from vqdata.pixels import Geometry, decode, near_groups
 from vqlib.augment import centre_crop
 
 SPLITS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # upper ends on the hash's unit interval
-NEAR = 16        # of 256 hash bits: HAM10000 has 1 pair of images with different lesion ids at or under it, 3 at 20
 CACHE_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Shorter side to `resize` (antialiased), then the centre; `resize=None` keeps the pixels, as the report did."""
-
-    crop: int = 128            # side of what the models see
-    resize: int | None = 128
-
-    @property
-    def side(self) -> int:
-        """Side of the cached square: raw crops keep a margin, so that a rotation by 10 degrees has real corners."""
-        return self.crop if self.resize else 2 * math.ceil(self.crop * 1.17 / 2)
-
-
-def decode(place, array, geometry: Geometry) -> np.ndarray:
-    """One image as (3, S, S) uint8 RGB; raises ValueError or OSError with the reason if it cannot."""
-    if isinstance(place, Path):
-        with Image.open(place) as opened:
-            if geometry.resize:
-                opened.draft("RGB", (2 * geometry.resize,) * 2)       # let JPEG shrink large photographs while decoding
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"{image.mode} pixels of more than 8 bits are not supported")
-            if "A" in image.getbands() or "transparency" in image.info:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            image = image.convert("RGB")                              # grayscale, palette, CMYK
-    else:
-        image = Image.fromarray(array[place])
-    if min(image.size) < geometry.crop and not (geometry.resize and isinstance(place, int)):  # arrays may be enlarged, and say so
-        raise ValueError(f"{image.width} x {image.height} px is smaller than the crop of {geometry.crop}")
-    if geometry.resize:
-        scale = geometry.resize / min(image.size)
-        image = image.resize([max(geometry.resize, round(s * scale)) for s in image.size], Image.Resampling.LANCZOS)
-    pixels = np.asarray(image)                                        # (height, width, 3)
-    top, left = [max(0, s - geometry.side) // 2 for s in pixels.shape[:2]]
-    pixels = pixels[top : top + geometry.side, left : left + geometry.side]
-    missing = [geometry.side - s for s in pixels.shape[:2]]
-    if any(missing):                                                  # a margin that the file does not have
-        pixels = np.pad(pixels, [(m // 2, m - m // 2) for m in missing] + [(0, 0)], mode="reflect")
-    return pixels.transpose(2, 0, 1)
 
 
 def fingerprint(source: Source, geometry: Geometry) -> str:
@@ -110,28 +65,6 @@ def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def dhash(images: np.ndarray) -> torch.Tensor:                       # (N, 3, S, S) uint8 -> (N, 256) of +-1
-    """Difference hash: is each of 16 x 17 grey cells brighter than its left neighbour?"""
-    parts = []
-    for i in range(0, len(images), 512):
-        grey = torch.from_numpy(images[i : i + 512]).float().mean(1, keepdim=True)
-        cells = F.interpolate(grey, (16, 17), mode="bilinear", antialias=True)[:, 0]
-        parts.append((cells[:, :, 1:] > cells[:, :, :-1]).flatten(1))
-    return torch.cat(parts).float() * 2 - 1
-
-
-def near_groups(images: np.ndarray, lesions: list[str]) -> list[str]:
-    """For each image the least lesion id among all that are joined to its own by near-duplicate images."""
-    names, node = np.unique(lesions, return_inverse=True)             # sorted: the least id has the least number
-    bits = dhash(images)
-    starts = range(0, len(bits), 1024)
-    links = [(bits[i : i + 1024] @ bits.T >= 256 - 2 * NEAR).nonzero().numpy() + np.array([i, 0]) for i in starts]
-    a, b = node[np.concatenate(links)].T                              # (links,) distance = (256 - dot) / 2 <= NEAR
-    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(names),) * 2)
-    group = connected_components(graph, directed=False)[1]            # (lesions,)
-    return names[np.unique(group, return_index=True)[1][group[node]]].tolist()
 
 
 def split_of(lesion: str) -> str:

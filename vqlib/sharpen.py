@@ -38,10 +38,5 @@ def train_sharp(sharp: Sharp, vqvae, dataset, run: Run, cfg: Augment, folder=Non
         sharp.train()
         dice = torch.Generator().manual_seed((run.seed * 1_000_003 + session.step) * world() + rank())
         parts = images.to(vqvae.mean.device, non_blocking=True).chunk(accumulate)
-        losses = {"loss": session.update([(x, dice) for x in parts]).mean()}
-        if session.step % 10 == 0 or session.step == run.steps:
-            session.record(**losses)
-        if session.step % run.save_every == 0 or session.step == run.steps:
-            session.save()
-        yield session.step, losses
+        yield session.end_of_update({"loss": session.update([(x, dice) for x in parts]).mean()})
     sharp.eval()

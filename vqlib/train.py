@@ -113,6 +113,15 @@ class Session:
             with self.log_file.open("a") as f:
                 f.write(json.dumps(line) + "\n")
 
+    def end_of_update(self, losses: dict, **also) -> tuple[int, dict]:
+        """Log every tenth update, each evaluation and the last; save as often as the run says; (step, losses) to yield."""
+        last = self.step == self.run.steps
+        if self.step % 10 == 0 or last or "held_out" in losses:
+            self.record(**losses, **also)
+        if self.step % self.run.save_every == 0 or last:
+            self.save()
+        return self.step, losses
+
     def save(self) -> None:
         """Replace the checkpoint; stops the run instead if a weight is no number, with the last checkpoint kept."""
         if self.folder:
@@ -148,11 +157,7 @@ def train_vqvae(model, dataset, run: Run, cfg: Augment, variance=1.0, folder=Non
                 model.quantizer.survey(model.encoder(model.normalise(x)) for x in parts)
         values = session.update([(x,) for x in parts])                # (parts, 3)
         losses = dict(zip(("recon", "commit"), values.mean(0))) | {"perplexity": values[-1, 2]}  # the last has seen all picks
-        if session.step % 10 == 0 or session.step == run.steps:
-            session.record(**losses, revived=model.quantizer.revived)
-        if session.step % run.save_every == 0 or session.step == run.steps:
-            session.save()
-        yield session.step, losses
+        yield session.end_of_update(losses, revived=model.quantizer.revived)
     model.eval()
 
 
@@ -216,11 +221,7 @@ def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint="", a
             losses |= {name: total(held_out_nats(prior, *part).mean()) / world() for name, part in fixed.items()}
             if losses["held_out"] < best["held_out"]:
                 best.update(held_out=float(losses["held_out"]), step=session.step, weights=copy.deepcopy(prior.state_dict()))
-        if session.step % 10 == 0 or "held_out" in losses:
-            session.record(**losses)
-        if session.step % run.save_every == 0 or session.step == run.steps:
-            session.save()
-        yield session.step, losses
+        yield session.end_of_update(losses)
     session.save()                                                    # an early stop is an end, too
     if best["step"]:
         prior.load_state_dict(best["weights"])
