@@ -1,0 +1,49 @@
+"""Laws of the table: every figure is the one in the file, and what was skipped is no row."""
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vqeval import report
+
+KID = {"kid_x1000": 90.4, "kid_x1000_95": [80.0, 101.2], "psnr": 34.1, "bytes": 288}
+SHAPE = {"distance": {"area": 0.02}, "floor": {"area": 0.01}, "ratio": {"area": 2.0}}
+COPY = {"share": 0.004, "floor": 0.01}
+JUDGED = {
+    "data": "lesions", "split": "validation", "images": 9, "seed": 0, "sampling": {"temperature": 0.9},
+    "floors": {"train": {**KID, "kid_x1000": 1.0}}, "reconstructions": {"sharp": KID, "webp": {**KID, "payload": 280.0}},
+    "samples": {"distances": {"sharp": KID}, "structure": SHAPE, "memorised": {"pixels": COPY, "features": COPY}},
+    "probe": {"classes": ["mel", "nv"], "class_control": {"ratio": 0.7, "recall": [0.5, 0.9]},
+              "cas": {"ratio_generated": 0.93, "auc": {"real": 0.9, "generated": 0.84, "both": 0.91}}},
+    "rates": {"psnr": 34.1, "coded": {"bytes": 100.0}, "prior": {"bits_per_code": 5.9, "bits_per_image": 1510.0},
+              "codecs_at_psnr": {"jpeg": {"payload": {"bytes": 400.0}}, "webp": {"payload": {"bytes": 250.0}},
+                                 "avif": {"payload": {"bytes": 200.0}}}}}
+
+
+def test_each_figure_stands_beside_its_measure():
+    table = {measure: (figure, beside) for measure, figure, beside in report.rows(JUDGED)}
+    assert table["KID-Lite0 x 1000, samples, sharp"] == ("90 (80 to 101)", "real training images 1 (80 to 101)")
+    assert table["KID-Lite0 x 1000, reconstructions, webp"] == ("90 (80 to 101)", "34.1 dB, 280 bytes without headers")
+    assert table["structure, area"] == ("2.0 x", "0.0200 against 0.0100 of real ones")
+    assert table["requested class recognised / recall on real"] == ("0.70", "mel 0.50, nv 0.90")
+    assert table["classification accuracy score, AUC ratio"][0] == "0.930"
+    assert table["memorised, pixels"] == ("0.4%", "held-out images 1.0%")
+    assert table["bytes at 34.1 dB, ours / webp"] == ("0.40", "ours 100, jpeg 400, webp 250, avif 200")  # AVIF is not asked for
+    assert table["NLL, bits per code"] == ("5.90", "1510 bits/image")
+
+
+@pytest.mark.parametrize(("part", "measure"), [("probe", "requested"), ("rates", "bytes"), ("samples", "structure")])
+def test_what_was_skipped_is_no_row(part, measure):
+    left = report.rows(JUDGED | {part: {"skipped": "no prior"}})
+    assert len(left) < len(report.rows(JUDGED))
+    assert not any(row[0].startswith(measure) for row in left)
+
+
+def test_the_command_prints_a_markdown_table(tmp_path):
+    (tmp_path / "judged.json").write_text(json.dumps({"judged": JUDGED}))
+    out = subprocess.run([sys.executable, "-m", "vqeval.report", tmp_path / "judged.json"], capture_output=True, text=True)
+    lines = out.stdout.splitlines()
+    assert lines[0] == "lesions, validation, 9 images, seed 0; temperature 0.9"
+    assert len({line.count("|") for line in lines[2:]}) == 1
+    assert len(lines) == 4 + len(report.rows(JUDGED))

@@ -1,0 +1,68 @@
+"""python -m vqeval.report FILE: what `vqlib evaluate --judge --json FILE` found, as a table for people (Markdown)."""
+import json
+import sys
+from pathlib import Path
+
+
+def kid(d: dict) -> str:
+    low, high = d["kid_x1000_95"]
+    return f"{d['kid_x1000']:.0f} ({low:.0f} to {high:.0f})"
+
+
+def distances(r: dict) -> list[tuple[str, str, str]]:
+    floor = kid(r["floors"]["train"]) if "kid_x1000" in r["floors"]["train"] else "-"
+    rows = []
+    for name, d in r["reconstructions"].items():
+        size = f"{d['bytes']:.0f} bytes" if "payload" not in d else f"{d['payload']:.0f} bytes without headers"
+        rows.append((f"KID-Lite0 x 1000, reconstructions, {name}", kid(d), f"{d['psnr']:.1f} dB, {size}"))
+    return rows + [(f"KID-Lite0 x 1000, samples, {name}", kid(d), f"real training images {floor}")
+                   for name, d in r["samples"].get("distances", {}).items()]
+
+
+def shapes(r: dict) -> list[tuple[str, str, str]]:
+    s = r["samples"].get("structure", {})
+    if "floor" not in s:
+        return []
+    return [(f"structure, {k}", f"{s['ratio'][k]:.1f} x", f"{s['distance'][k]:.4f} against {s['floor'][k]:.4f} of real ones")
+            for k in s["ratio"]]
+
+
+def lessons(r: dict) -> list[tuple[str, str, str]]:
+    probe, rows = r["probe"], []
+    if "class_control" in probe:
+        c = probe["class_control"]
+        rows.append(("requested class recognised / recall on real", f"{c['ratio']:.2f}",
+                     ", ".join(f"{k} {v:.2f}" for k, v in zip(probe["classes"], c["recall"]))))
+        cas = probe["cas"]
+        rows.append(("classification accuracy score, AUC ratio", f"{cas['ratio_generated']:.3f}",
+                     f"real {cas['auc']['real']:.3f}, generated {cas['auc']['generated']:.3f}, both {cas['auc']['both']:.3f}"))
+    copies = r["samples"].get("memorised", {})
+    return rows + [(f"memorised, {k}", f"{copies[k]['share']:.1%}", f"held-out images {copies[k]['floor']:.1%}")
+                   for k in ("pixels", "features") if k in copies]
+
+
+def rates(r: dict) -> list[tuple[str, str, str]]:
+    rate = r["rates"]
+    if "coded" not in rate:
+        return []
+    ours, at = rate["coded"]["bytes"], {c: v["payload"]["bytes"] for c, v in rate["codecs_at_psnr"].items()}
+    best = min((c for c in at if c in ("jpeg", "webp")), key=at.get)
+    nll = rate["prior"]
+    return [(f"bytes at {rate['psnr']:.1f} dB, ours / {best}", f"{ours / at[best]:.2f}",
+             f"ours {ours:.0f}, " + ", ".join(f"{c} {v:.0f}" for c, v in at.items())),
+            ("NLL, bits per code", f"{nll['bits_per_code']:.2f}", f"{nll['bits_per_image']:.0f} bits/image")]
+
+
+def rows(r: dict) -> list[tuple[str, str, str]]:
+    """(measure, figure, beside it) of what `judge` returned; what was skipped there is left out here."""
+    return [row for part in (distances, shapes, lessons, rates) for row in part(r)]
+
+
+def markdown(r: dict) -> str:
+    settings = ", ".join(f"{k} {v}" for k, v in r["sampling"].items())
+    head = f"{r['data']}, {r['split']}, {r['images']} images, seed {r['seed']}; {settings}\n\n"
+    return head + "\n".join(f"| {' | '.join(row)} |" for row in [("measure", "figure", "beside it"), ("---",) * 3, *rows(r)])
+
+
+if __name__ == "__main__":
+    print(markdown(json.loads(Path(sys.argv[1]).read_text())["judged"]))
