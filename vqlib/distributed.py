@@ -4,8 +4,10 @@ Each rank takes its part of the same batch; gradients, codebook sums and losses 
 """
 import hashlib
 import os
+import socket
 import sys
-from contextlib import contextmanager, redirect_stdout
+import time
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
 
 import torch
@@ -30,6 +32,22 @@ def total(x: Tensor) -> Tensor:
     return x
 
 
+def meeting() -> dist.Store:
+    """Where the ranks find each other: rank 0 opens it. torchrun's own outlives a restart, with the addresses of the dead."""
+    kept, me, n = next(dist.rendezvous("env://"))
+    host, name = os.environ["MASTER_ADDR"], "vqlib/port"
+    if me == 0:
+        store = dist.TCPStore(host, 0, n, is_master=True, wait_for_workers=False)
+        kept.set(name, str(store.port))
+        return store
+    for _ in range(1200):                                             # two minutes
+        with suppress(OSError):                                       # nobody there: it is the port of a rank 0 that died
+            socket.create_connection((host, port := int(kept.get(name))), 1).close()
+            return dist.TCPStore(host, port, n)
+        time.sleep(0.1)
+    raise ConnectionError(f"rank {me} cannot reach rank 0 on {host}")
+
+
 @contextmanager
 def joined():
     """Join what torchrun started, on all its machines, if it did; raises ConnectionError when a rank is lost."""
@@ -37,7 +55,8 @@ def joined():
         return (yield)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", store=meeting(),
+                            rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]))
     try:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if rank() else sys.stdout):
             yield
