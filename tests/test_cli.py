@@ -2,11 +2,13 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import SIZES, TINY, loud, picture
 from PIL import Image
+from torch._dynamo.utils import counters
 from torchvision.transforms.functional import pil_to_tensor
 
 from vqdata.layouts import open_source
@@ -192,6 +194,24 @@ def test_the_commands_train_what_evaluate_and_sample_read(short, ham, home, tmp_
     assert main(["evaluate", "--vqvae", str(vqvae), "--prior", str(prior), "--data", str(ham[0]), "--split", "all"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["reconstruction"]["images"] == result["prior"]["images"] == 40
+
+
+def test_compiled_commands_give_what_plain_ones_give(short, ham, tmp_path):
+    """The backend `eager` runs the graphs that Dynamo finds in the models; all else is what a GPU runs."""
+    data, found = ["--preset", "smoke", "--data", str(ham[0])], {}
+    for flag in ([], ["--compile", "eager"]):
+        v, p, png = (str(tmp_path / f"{name}{len(flag)}{end}") for name, end in
+                     (("v", ".safetensors"), ("p", ".safetensors"), ("a", ".png")))
+        for command in (["train-vqvae", *data, "--out", v], ["train-prior", *data, "--vqvae", v, "--out", p],
+                        ["sample", "--vqvae", v, "--prior", p, "--n", "2", "--out", png]):
+            torch._dynamo.reset()
+            counters.clear()
+            assert main([*command, *flag]) == 0
+            assert (counters["stats"]["unique_graphs"] > 0) == bool(flag)
+        found[len(flag)] = [load_model(path)[0].state_dict() for path in (v, p)], Path(png).read_bytes()
+    for plain, compiled in zip(found[0][0], found[2][0]):
+        torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
+    assert found[0][1] == found[2][1]
 
 
 def test_the_vqvae_is_normalised_by_its_training_data(short, ham, tmp_path):
