@@ -23,9 +23,9 @@ def drawn_around(order: Tensor, side: int) -> Tensor:                # (T,) -> (
 class AblatedGPT(GPT):
     """A row without any change is `vqlib.gpt.GPT` to the bit."""
 
-    def __init__(self, cfg: GPTConfig, row: PriorRow, steps: int, seed=0):
+    def __init__(self, cfg: GPTConfig, row: PriorRow, updates: int, seed=0):
         super().__init__(cfg, seed)
-        self.settings, self.steps, self.done = row, steps, 0
+        self.settings, self.updates, self.done = row, updates, 0
         self.raster = torch.arange(cfg.grid**2)
         if row.order != "sparse to dense":
             self.draw_in(self.raster)
@@ -51,7 +51,7 @@ class AblatedGPT(GPT):
         arXiv 2411.00776, section 3.2; there each image has an order of its own, here four share one)."""
         if self.settings.order != "annealed":
             return super().loss(codes, labels, dice)
-        share, losses = 3 - 4 * self.done / self.steps, []
+        share, losses = 3 - 4 * self.done / self.updates, []
         for part in zip(codes.split(4), labels.split(4)):
             random = torch.rand((), generator=dice) < share
             self.draw_in(torch.randperm(len(self.raster), generator=dice) if random else self.raster)
@@ -61,8 +61,8 @@ class AblatedGPT(GPT):
         return torch.stack(losses).mean()
 
 
-def build(row: PriorRow, cfg: GPTConfig, steps: int, seed: int):
+def build(row: PriorRow, cfg: GPTConfig, updates: int, seed: int):
     """The window's transformer has the same sizes as the others."""
     if row.window:
         return WindowedGPT(WindowedConfig(cfg.grid, cfg.n_codes, cfg.width, cfg.heads, cfg.layers, row.dropout), seed)
-    return AblatedGPT(cfg, row, steps, seed)
+    return AblatedGPT(cfg, row, updates, seed)
