@@ -14,6 +14,13 @@ test: .venv/installed  ## lint and test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
+bench: .venv/installed  ## measure against what others would use (README's table)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
+	$(BIN)/python -m tests.bench
+
+growth: .venv/installed  ## draw figures/growth.png: time and memory against every size
+	$(BIN)/python -m tests.bench.growth
+
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
@@ -25,4 +32,4 @@ clean:      ## remove caches and runs; weights that ship, data and figures stay
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-.PHONY: help notebooks twins test lab clean
+.PHONY: help notebooks twins test bench growth lab clean

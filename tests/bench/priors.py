@@ -1,0 +1,54 @@
+"""Training the prior: tokens per second of ours, of a plain model in nanoGPT's style, and of GPT-2 of `transformers`."""
+from dataclasses import replace
+
+import torch
+
+from vqlib.gpt import GPT, GPTConfig
+
+from .peers import PlainGPT, gpt2
+from .timing import Row, between, compare, flops, matmul
+
+
+def trainer(model, loss):
+    """One update as `train_prior` makes it: AdamW, gradients clipped."""
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-3, fused=True)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return step
+
+
+def contestants(cfg: GPTConfig, batch: int) -> dict:
+    dice = torch.Generator().manual_seed(0)
+    codes = torch.randint(cfg.n_codes, (batch, cfg.grid**2), generator=dice)
+    labels = torch.arange(batch) % cfg.n_classes
+    tokens = torch.cat([torch.full((batch, 1), cfg.n_codes), codes], 1)                  # their start token is one more code
+    sizes = cfg.n_codes + 1, cfg.grid**2 + 1, cfg.width, cfg.heads, cfg.layers, cfg.dropout
+    ours, plain, theirs = GPT(cfg), PlainGPT(*sizes), gpt2(*sizes)
+    return {"ours": trainer(ours, lambda: ours.loss(codes, labels, dice)),
+            "plain": trainer(plain, lambda: plain(tokens[:, :-1], codes)),
+            "gpt2": trainer(theirs, lambda: theirs(input_ids=tokens, labels=tokens).loss)}
+
+
+def training(cfg: GPTConfig, batch: int, rounds: int):
+    steps = contestants(cfg, batch)
+    product, product_flops = matmul()
+    work = flops(steps["ours"])
+    seconds = compare(rounds, product=lambda: [product() for _ in range(10)], **steps)
+    what = f"GPT training, tokens/s, batch {batch}, dropout {cfg.dropout}"
+    for name, peer in (("plain", "a plain model in nanoGPT's style"), ("gpt2", "`transformers` GPT-2")):
+        yield Row(what, peer, ">= 1.2", seconds[name] / seconds["ours"], between(seconds["ours"], seconds[name]))
+    rate = 10 * product_flops / seconds["product"]
+    tokens = batch * cfg.grid**2 / seconds["ours"]
+    yield Row("its share of the matrix-product rate", f"{rate.mean() / 1e9:.0f} GFLOP/s", ">= 0.7", work / seconds["ours"] / rate,
+              f"{work / 1e9:.1f} GFLOP a step, {torch.tensor(tokens).median():.0f} tokens/s")
+
+
+def bench(tiny=False):
+    cfg = GPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1) if tiny else GPTConfig()
+    yield from training(cfg, *(2, 1) if tiny else (32, 7))
+    if not tiny:                                                      # the peers' attention dropout leaves the fused kernel
+        yield from training(replace(cfg, dropout=0.0), 32, 7)

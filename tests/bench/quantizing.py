@@ -1,0 +1,62 @@
+"""The quantizer alone, and one training step of the VQ-VAE around it."""
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from vqlib.presets import PRESETS
+from vqlib.quantizer import Quantizer
+
+from .peers import Lucidrains, OneHot, vqvae_around
+from .timing import Row, between, compare, flops, matmul, peak_bytes
+
+PEERS = {"vector-quantize-pytorch, EMA": (Lucidrains, ">= 6", ">= 1.5"),
+         "one-hot, as in tutorials": (OneHot, ">= 3.5", ">= 1.25")}
+
+
+def alone(batch: int, D: int, K: int, rounds: int):
+    """Forward and update of (B, D, 32, 32); forward only of the graph, no backward pass."""
+    z = torch.randn(batch, D, 32, 32)
+    layers = {"ours": Quantizer(K, D, data_init=False, revive=0.0)} | {name: cls(K, D) for name, (cls, *_) in PEERS.items()}
+    runs = {name: partial(layer.train(), z) for name, layer in layers.items()}
+    seconds = compare(rounds, **runs)
+    what = f"quantizer, N {z[:, 0].numel():,}, D {D}, K {K}, forward + update"
+    for name, (_, target, _) in PEERS.items():
+        yield Row(what, name, target, seconds[name] / seconds["ours"], between(seconds["ours"], seconds[name]))
+    ours, theirs = (peak_bytes(runs[name]) / 2**20 for name in ("ours", "one-hot, as in tutorials"))
+    yield Row("its peak extra memory", "one-hot's", "<= 0.25", [ours / theirs], f"{ours:.0f} MiB : {theirs:.0f} MiB")
+
+
+def trainer(model, x):
+    """One step as `train_vqvae` takes it: squared error plus beta times the commitment, AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        x_hat, q = model(x)
+        (F.mse_loss(x_hat, x) + model.cfg.beta * q.commit).backward()
+        optimizer.step()
+    return step
+
+
+def training_step(batch: int, rounds: int, image_size=128):
+    cfg = replace(PRESETS["report"].vqvae, image_size=image_size)
+    x = torch.randn(batch, 3, image_size, image_size)
+    product, product_flops = matmul()
+    steps = {"ours": trainer(vqvae_around(None, cfg), x)} | {
+        name: trainer(vqvae_around(cls, cfg), x) for name, (cls, *_) in PEERS.items()}
+    work = flops(steps["ours"])
+    seconds = compare(rounds, product=lambda: [product() for _ in range(10)], **steps)
+    what = f"VQ-VAE training step, preset `report`, batch {batch}"
+    for name, (_, _, target) in PEERS.items():
+        yield Row(what, f"same nets around {name}", target, seconds[name] / seconds["ours"],
+                  between(seconds["ours"], seconds[name]))
+    rate = 10 * product_flops / seconds["product"]
+    yield Row("its share of the matrix-product rate", f"{rate.mean() / 1e9:.0f} GFLOP/s", ">= 0.8", work / seconds["ours"] / rate,
+              f"{work / 1e9:.1f} GFLOP a step")
+
+
+def bench(tiny=False):
+    yield from alone(1 if tiny else 32, 8 if tiny else 128, 16 if tiny else 512, 1 if tiny else 15)
+    yield from training_step(*(1, 1, 16) if tiny else (32, 7))

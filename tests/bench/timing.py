@@ -1,0 +1,101 @@
+"""How this suite measures: contestants take turns in one process, and each figure is a ratio within one round.
+
+The speed of a shared machine drifts by more than the differences of interest; turns drift together, their ratio does not.
+"""
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+SIDE = 1024  # of the matrix product that stands for what the machine can do
+
+
+@dataclass
+class Row:
+    """One line of the table: a figure per round, and what it should be."""
+
+    what: str
+    against: str
+    target: str                # ">= 30" or "<= 1.7"; "" for a figure without one
+    values: list[float]
+    note: str = ""             # the seconds behind the ratio, what was extrapolated
+    machine: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.values = [float(v) for v in self.values]
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.values))
+
+    @property
+    def met(self) -> bool | None:
+        if not self.target:
+            return None
+        sense, bound = self.target.split()
+        return self.median >= float(bound) if sense == ">=" else self.median <= float(bound)
+
+    def cells(self) -> list[str]:
+        spread = " / ".join(f"{v:.3g}" for v in (min(self.values), self.median, max(self.values)))
+        verdict = {True: "yes", False: "**no**", None: ""}[self.met]
+        return [self.what, self.against, self.target, spread, verdict, self.note]
+
+
+def compare(rounds: int, **contestants) -> dict[str, np.ndarray]:
+    """Seconds (rounds,) of each contestant: one run each to warm up, then one after another, round by round."""
+    seconds = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(s) for name, s in seconds.items()}
+
+
+def between(a: np.ndarray, b: np.ndarray) -> str:
+    """The note behind a ratio b / a: the median seconds of both."""
+    return f"{np.median(a):.3g} s : {np.median(b):.3g} s"
+
+
+def matmul(side=SIDE):
+    """A contestant, a square float32 matrix product, and the number of its floating-point operations."""
+    a, b = torch.randn(2, side, side)
+    return lambda: a @ b, 2 * side**3
+
+
+def attention_flops(q, k, v, *args, **kwargs) -> int:                # shapes (B, H, t, c)
+    """Of causal attention: two products over half of the t x t square, backward five."""
+    return 2 * q[0] * q[1] * q[2] * k[2] * q[3]
+
+
+def attention_backward_flops(out, q, k, *args, **kwargs) -> int:
+    return 5 * q[0] * q[1] * q[2] * k[2] * q[3]
+
+
+def flops(run) -> int:
+    """Floating-point operations of matrix products, convolutions and attention in one call."""
+    aten = torch.ops.aten                                             # PyTorch's counter does not know attention on a CPU
+    known = {aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
+             aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops}
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def peak_bytes(run) -> int:
+    """Most bytes of tensors that one call holds at a time beyond those that were there; CPU, PyTorch's own accounting."""
+    run()                                                             # what it allocates once and keeps is no peak
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        record.export_chrome_trace(str(Path(folder) / "trace.json"))
+        events = json.loads((Path(folder) / "trace.json").read_text())["traceEvents"]
+    steps = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]")
+    return int(max(0, np.cumsum([step for _, step in steps], dtype=np.int64).max(initial=0)))

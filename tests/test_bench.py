@@ -1,0 +1,51 @@
+"""The benchmarks run, at sizes where their figures mean nothing, and their instruments measure what they say."""
+from importlib import import_module
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from bench.timing import Row, compare, flops, peak_bytes
+
+PEERS = {"sampling", "quantizing", "priors"}                          # need the extra `bench`
+
+
+@pytest.mark.parametrize("name", ["sampling", "quantizing", "priors", "images"])
+def test_a_benchmark_gives_rows_with_figures(name, monkeypatch):
+    if name in PEERS and not (find_spec("transformers") and find_spec("vector_quantize_pytorch")):
+        pytest.skip("peers are the extra `bench`")
+    monkeypatch.delenv("VQLIB_DATA", raising=False)
+    rows = list(import_module(f"bench.{name}").bench(tiny=True))
+    assert rows
+    assert all(np.isfinite(row.values).all() and len(row.cells()) == 6 for row in rows)
+
+
+def test_a_row_is_judged_by_its_median():
+    assert Row("", "", ">= 2", [1, 2, 9]).met
+    assert not Row("", "", "<= 2", [1, 3, 9]).met
+    assert Row("", "", "", [1]).met is None
+
+
+def test_contestants_take_turns_and_the_first_turn_is_not_timed():
+    turns = []
+    seconds = compare(2, a=lambda: turns.append("a"), b=lambda: turns.append("b"))
+    assert "".join(turns) == "ababab"
+    assert {name: len(s) for name, s in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_products_and_attention_are_counted():
+    a = torch.ones(8, 16)
+    assert flops(lambda: a @ a.T) == 2 * 8 * 8 * 16
+    q = torch.ones(2, 3, 8, 16)
+    causal = flops(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True))
+    assert causal == 2 * 3 * 2 * (2 * 8 * 8 * 16) / 2
+
+
+def test_peak_memory_is_what_is_held_at_a_time():
+    def run():
+        for _ in range(3):
+            a = torch.ones(1 << 20)
+            b = a + a
+            del a, b
+
+    assert peak_bytes(run) == pytest.approx(2 * 4 << 20, rel=0.01)
