@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import vqlib.train
 from vqlib.augment import Augment, view
@@ -237,6 +238,66 @@ def test_without_a_folder_nothing_is_written(fresh, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train(fresh)
     assert list(tmp_path.iterdir()) == []
+
+
+# the path of a GPU, on a CPU -----------------------------------------------------------------------------------------
+
+class Asked(TorchDispatchMode):
+    """Which operations, of those for which the host waits until a GPU has computed all before, were called."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        if (name := op._overloadpacket.__name__) in self.WAITS:       # _local_scalar_dense: item(), float(), bool(), int()
+            self.names.append(name)
+        return op(*args, **kwargs or {})
+
+
+def test_nothing_asks_a_gpu_for_a_number_between_records(fresh, monkeypatch):
+    model, loop = fresh()
+    steps = loop(model, replace(RUN, eval_every=100, save_every=100), None)
+    next(steps)                                                       # what is measured before the first update
+    with Asked() as asked, monkeypatch.context() as patch:
+        for name in ("cpu", "numpy", "tolist"):                       # on a CPU they call no operation
+            patch.setattr(torch.Tensor, name, lambda *_, name=name: asked.names.append(name))
+        for _ in range(8):
+            next(steps)
+        assert asked.names == []
+        next(steps)                                                   # update 10 is recorded
+        assert set(asked.names) == {"_local_scalar_dense"}
+
+
+def in_precision(fresh, monkeypatch, precision=None):
+    """Losses of a run, and the dtypes of what encoder, prior and quantizer gave while it trained."""
+    class Other(vqlib.train.Session):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.precision = precision or self.precision
+
+    monkeypatch.setattr(vqlib.train, "Session", Other)
+    (model, loop), nets, codes = fresh(), set(), set()
+    getattr(model, "encoder", model).register_forward_hook(lambda net, _, y: nets.add(y.dtype) if net.training else None)
+    if hasattr(model, "quantizer"):
+        model.quantizer.register_forward_hook(lambda q, _, y: codes.update((y.e.dtype, y.commit.dtype, q.codebook.dtype)))
+    losses = [losses.get("recon", losses.get("loss")) for _, losses in loop(model, RUN, None)]
+    return torch.stack(losses), nets, codes
+
+
+def test_a_cpu_computes_in_full_precision(fresh, monkeypatch):
+    _, nets, codes = in_precision(fresh, monkeypatch)
+    assert nets | codes == {torch.float32}
+
+
+def test_autocast_halves_the_nets_spares_the_quantizer_and_keeps_the_loss(fresh, monkeypatch):
+    plain, _, _ = in_precision(fresh, monkeypatch)
+    half, nets, codes = in_precision(fresh, monkeypatch, torch.autocast("cpu", torch.bfloat16))
+    assert nets == {torch.bfloat16}
+    assert codes <= {torch.float32}
+    assert torch.allclose(half, plain, rtol=0.02)
 
 
 # priors --------------------------------------------------------------------------------------------------------------
