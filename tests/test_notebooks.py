@@ -63,7 +63,7 @@ def test_executed_copies_show_no_error_and_no_path_of_this_machine(executed):
 def test_a_finished_run_is_not_trained_again(executed):
     home, _ = executed
     logs = sorted(home.glob("data/runs/*/*/log.jsonl"))
-    assert len(logs) == 4
+    assert len(logs) == 5
     before = {p: p.read_text() for p in logs}
     again = subprocess.run([sys.executable, NOTEBOOKS / "run.py", "02", "04"], env={**SMOKE, "VQLIB_HOME": str(home)},
                            capture_output=True, text=True)

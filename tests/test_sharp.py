@@ -54,13 +54,14 @@ def test_the_same_codes_give_the_same_picture_alone_and_in_a_batch(vqvae, sharp,
     assert (together - vqvae.decode(codes)).abs().amax((1, 2, 3)).min() > 0.01
 
 
-def test_noise_is_normal_and_another_for_other_codes():
+def test_noise_is_normal_and_another_for_other_codes_and_seeds():
     codes = torch.arange(32).view(2, 4, 4)
     noise = noise_of(codes, (3, 64, 64))
     assert noise.mean() == pytest.approx(0, abs=0.03)
     assert noise.std() == pytest.approx(1, abs=0.03)
     assert torch.equal(noise_of(codes.int(), (3, 64, 64)), noise)     # however the codes are stored
     assert not torch.equal(noise[0], noise[1])
+    assert not torch.equal(noise_of(codes, (3, 64, 64), seed=1), noise)
 
 
 def test_a_velocity_that_heads_for_the_residual_gives_back_the_image(vqvae, sharp, dataset):

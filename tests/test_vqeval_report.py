@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,6 +39,23 @@ def test_what_was_skipped_is_no_row(part, measure):
     left = report.rows(JUDGED | {part: {"skipped": "no prior"}})
     assert len(left) < len(report.rows(JUDGED))
     assert not any(row[0].startswith(measure) for row in left)
+
+
+def test_a_sweep_marks_the_least_distance_and_measures_structure_in_floors():
+    rows = [{"setting": {}, **KID, "structure": {"area": 0.03}},
+            {"setting": {"top_k": 50}, **KID, "kid_x1000": 80.0, "structure": {"area": 0.01}}]
+    assert report.sweep({"judged": JUDGED, "sweep": rows}).splitlines()[2:] == [
+        "| as trained | 90 (80 to 101) | 3.0 |", "| **top_k 50** | 80 (80 to 101) | 1.0 |"]
+
+
+def test_only_a_workspace_that_uses_what_ships_has_published_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "HOME", tmp_path)
+    (tmp_path / "data" / "pretrained").mkdir(parents=True)
+    (tmp_path / "data" / "pretrained" / "flagship-test.json").write_text('{"judged": 1}')
+    preset = SimpleNamespace(name="flagship")
+    assert report.published(SimpleNamespace(preset=preset, shipped=["gpt-f8"]), "test") == {"judged": 1}
+    assert report.published(SimpleNamespace(preset=preset, shipped=[]), "test") is None
+    assert report.published(SimpleNamespace(preset=preset, shipped=["gpt-f8"]), "validation") is None
 
 
 def test_the_command_prints_a_markdown_table(tmp_path):

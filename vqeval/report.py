@@ -3,6 +3,8 @@ import json
 import sys
 from pathlib import Path
 
+from vqdata.layouts import HOME
+
 
 def kid(d: dict) -> str:
     low, high = d["kid_x1000_95"]
@@ -62,6 +64,24 @@ def markdown(r: dict) -> str:
     settings = ", ".join(f"{k} {v}" for k, v in r["sampling"].items())
     head = f"{r['data']}, {r['split']}, {r['images']} images, seed {r['seed']}; {settings}\n\n"
     return head + "\n".join(f"| {' | '.join(row)} |" for row in [("measure", "figure", "beside it"), ("---",) * 3, *rows(r)])
+
+
+def sweep(result: dict) -> str:
+    """A line for each sampling setting, best KID in bold; structure in multiples of what real training images have."""
+    floor = result["judged"]["samples"]["structure"]["floor"]
+    best = min(result["sweep"], key=lambda row: row["kid_x1000"])
+    lines = ["| setting | KID-Lite0 x 1000 | structure, x real |", "|---|---|---|"]
+    for row in result["sweep"]:
+        name = ", ".join(f"{k} {v}" for k, v in row["setting"].items()) or "as trained"
+        ratio = sum(row["structure"][k] / floor[k] for k in floor) / len(floor)
+        lines.append(f"| {f'**{name}**' if row is best else name} | {kid(row)} | {ratio:.1f} |")
+    return "\n".join(lines)
+
+
+def published(workspace, split: str) -> dict | None:
+    """What `evaluate` said of the weights that ship, if these are the ones that this workspace uses."""
+    path = HOME / "data" / "pretrained" / f"{workspace.preset.name}-{split}.json"
+    return json.loads(path.read_text()) if workspace.shipped and path.exists() else None
 
 
 if __name__ == "__main__":

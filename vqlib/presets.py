@@ -41,13 +41,15 @@ class Preset:
     limit: int | None = None             # images of a real data set; None: all
     n_synthetic: int = 3000
     n_samples: int = 32
+    counterpart_steps: int | None = None  # None: as many as ours; where those take an hour, enough to see a codebook collapse
 
     @property
     def counterpart(self) -> "Preset":
-        """Ours for the report's codebook settings and the other way round, with the same nets and number of updates."""
+        """Ours for the report's codebook settings and the other way round, with the same nets and batches."""
         ours = self.scale_by_pixels
         cfg = replace(self.vqvae, data_init=ours, revive=0.02 if ours else 0.0)
-        return replace(self, vqvae=cfg, vqvae_run=replace(self.vqvae_run, cosine=ours), scale_by_pixels=not ours)
+        run = replace(self.vqvae_run, cosine=ours, steps=self.counterpart_steps or self.vqvae_run.steps)
+        return replace(self, vqvae=cfg, vqvae_run=run, scale_by_pixels=not ours)
 
 
 _SMOKE = Run(steps=60, batch=16, lrs=(3e-3,), eval_every=20, eval_images=32)
@@ -78,12 +80,12 @@ PRESETS = {p.name: p for p in (
            VQVAEConfig(n_down=3, residual_hidden=64, residual_layers=4), Run(steps=10_000, batch=16),
            GPTConfig(layers=5, dropout=0.0), _FLAGSHIP,
            WindowedConfig(grid=16), replace(_FLAGSHIP, steps=6_000),
-           SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8))),
+           SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8)), counterpart_steps=2_000),
     Preset("flagship-f4", Geometry(128, None), Augment(dihedral=True, rotate=0.0),
            VQVAEConfig(), Run(steps=8_000, batch=16),
            GPTConfig(grid=32, dropout=0.0), _FLAGSHIP,
            WindowedConfig(), _FLAGSHIP,
-           SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8))),
+           SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8)), counterpart_steps=2_000),
 )}
 
 

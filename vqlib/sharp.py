@@ -85,9 +85,9 @@ class Sharp(nn.Module):
         return F.mse_loss(self(x, t, self.context(e, faithful)), target - noise)
 
 
-def noise_of(codes: Tensor, shape: tuple) -> Tensor:                  # (B, h, w) -> (B, *shape)
-    """Noise that depends on an image's own codes only: the same codes give the same picture, alone or in a batch."""
-    digests = [hashlib.sha256(c.cpu().long().numpy().tobytes()).digest() for c in codes]
+def noise_of(codes: Tensor, shape: tuple, seed=0) -> Tensor:         # (B, h, w) -> (B, *shape)
+    """Noise that depends on seed and an image's own codes only: the same codes give the same picture, alone or in a batch."""
+    digests = [hashlib.sha256(bytes(str(seed), "ascii") + c.cpu().long().numpy().tobytes()).digest() for c in codes]
     seeds = [int.from_bytes(d[:7], "big") for d in digests]
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(codes.device)
 
@@ -98,12 +98,13 @@ class Look:
 
     vqvae: nn.Module
     sharp: Sharp
+    seed: int = 0              # another seed draws other details of the same codes
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:                        # (B, h, w) -> (B, 3, H, W) in [0, 1]
         e = self.vqvae.quantizer.lookup(codes)
         faithful = self.vqvae.decoder(e)                              # normalised
-        context, x = self.sharp.context(e, faithful), noise_of(codes, faithful.shape[1:])
+        context, x = self.sharp.context(e, faithful), noise_of(codes, faithful.shape[1:], self.seed)
         for i in range(n := self.sharp.cfg.steps):
             x = x + self.sharp(x, torch.full((len(x),), i / n, device=x.device), context) / n
         return (self.vqvae.undo(faithful) + torch.einsum("ij,bjhw->bihw", self.sharp.mix, x)).clamp(0, 1)
