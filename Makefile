@@ -24,6 +24,9 @@ growth: .venv/installed  ## draw figures/growth.png: time and memory against eve
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
+ablations: .venv/installed  ## train every row of both ablation tables that has no result yet (VQLIB_DATA=folder)
+	OMP_NUM_THREADS=1 $(BIN)/python -m ablations all
+
 clean:      ## remove caches and runs; weights that ship, data and figures stay
 	rm -rf data/cache data/runs notebooks/executed
 
@@ -32,4 +35,4 @@ clean:      ## remove caches and runs; weights that ship, data and figures stay
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-.PHONY: help notebooks twins test bench growth lab clean
+.PHONY: help notebooks twins test bench growth lab ablations clean

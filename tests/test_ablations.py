@@ -88,7 +88,7 @@ def test_an_alternative_takes_the_nearest_code_and_gives_it_unchanged(kind):
 
 def test_unit_codes_keep_their_length_through_start_updates_and_revival():
     q = UnitQuantizer(16, 6, decay=0.5, revive=0.5)
-    for step in range(8):
+    for step in range(12):
         assert torch.allclose(q.codebook.norm(dim=1), torch.ones(16), atol=1e-5)
         q.train()(normal(4, 6, 8, 8, seed=step) + (9 if step < 4 else -9))  # then most codes are on the wrong side
     assert q.revived > 0

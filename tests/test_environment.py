@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = {"vqdata": set(), "vqlib": {"vqdata"}, "vqeval": {"vqlib"}, "vqview": {"vqlib"}}  # what each may load besides itself
+LAYERS = {"vqdata": set(), "vqlib": {"vqdata"}, "vqeval": {"vqlib"}, "vqview": {"vqlib"},
+          "ablations": {"vqdata", "vqlib", "vqeval"}}                 # what each may load besides itself
 MODULES = sorted(p for layer in LAYERS for p in (ROOT / layer).glob("*.py"))
 CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}         # names that differ on conda-forge
 each = pytest.mark.parametrize("path", MODULES, ids=[f"{p.parent.name}.{p.stem}" for p in MODULES])
