@@ -3,7 +3,7 @@ import json
 import sys
 from pathlib import Path
 
-from vqdata.layouts import HOME
+from vqlib.presets import HOME
 
 
 def kid(d: dict) -> str:
