@@ -90,7 +90,7 @@ def test_a_class_that_the_prior_does_not_know_is_drawn_as_any(vqvae, gpt, datase
 
 
 def test_a_sweep_repeats_its_settings_and_moves_with_them(vqvae, gpt, dataset):
-    table = sweep(vqvae, gpt, dataset, "validation", [{"temperature": 0.5}, {"top_k": 1}, {"temperature": 0.5}])
+    table = sweep(vqvae, gpt, dataset, "validation", [{"temperature": 0.5}, {"top_k": 1}, {"temperature": 0.5}])["rows"]
     assert table[0] == table[2] != table[1]
     assert table[1]["setting"] == {"top_k": 1}
 

@@ -42,10 +42,11 @@ def test_what_was_skipped_is_no_row(part, measure):
 
 
 def test_a_sweep_marks_the_least_distance_and_measures_structure_in_floors():
-    rows = [{"setting": {}, **KID, "structure": {"area": 0.03}},
-            {"setting": {"top_k": 50}, **KID, "kid_x1000": 80.0, "structure": {"area": 0.01}}]
-    assert report.sweep({"judged": JUDGED, "sweep": rows}).splitlines()[2:] == [
-        "| as trained | 90 (80 to 101) | 3.0 |", "| **top_k 50** | 80 (80 to 101) | 1.0 |"]
+    rows = [{"setting": {}, **KID, "structure": {"ratio": {"area": 2.0, "offset": 4.0}}},
+            {"setting": {"top_k": 50}, **KID, "kid_x1000": 80.0, "structure": {"ratio": {"area": 1.0, "offset": 1.0}}}]
+    lines = report.sweep({"split": "validation", "images": 9, "seed": 0, "rows": rows}).splitlines()
+    assert lines[0] == "validation, 9 images, seed 0"
+    assert lines[4:] == ["| as trained | 90 (80 to 101) | 3.0 |", "| **top_k 50** | 80 (80 to 101) | 1.0 |"]
 
 
 def test_only_a_workspace_that_uses_what_ships_has_published_figures(tmp_path, monkeypatch):

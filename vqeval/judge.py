@@ -190,19 +190,20 @@ def judge(vqvae, prior, dataset, split, *, control=128, cas=256, rate_images=128
             "probe": teaching(bench, control, cas), "rates": rate_distortion(bench, rate_images)}
 
 
-def sweep(vqvae, prior, dataset, split, settings=SWEEP, **options) -> list[dict]:
-    """KID times 1,000 with interval, and how far the lesions' areas are off, for each of the settings of GPT.generate.
+def sweep(vqvae, prior, dataset, split, settings=SWEEP, **options) -> dict:
+    """KID times 1,000 with interval, and structure, for each of the settings of GPT.generate; `options` see Bench.
 
     The same seeds and classes for all; a setting names what differs from `DEFAULTS`.
     """
     if prior is None:
         raise ValueError("a sweep over sampling settings needs a prior: --prior FILE")
-    bench, out = Bench(vqvae, prior, dataset, split, **options), []
+    bench, rows = Bench(vqvae, prior, dataset, split, **options), []
     real = structure.describe(bench.images)
+    train = structure.describe(bench.train_images) if len(bench.source_rows) else None
     for setting in settings:
         images = bench.decode(bench.generate(bench.labels, bench.seed, **setting), bench.sharp)
-        seen, shape = bench.see(images), structure.wasserstein(structure.describe(images), real)
+        seen = bench.see(images)
         ends = bootstrap(seen, bench.features, seed=bench.seed)
-        out.append({"setting": setting, "kid_x1000": 1000 * kid(seen, bench.features),
-                    "kid_x1000_95": [1000 * v for v in ends], "structure": shape})
-    return out
+        rows.append({"setting": setting, "kid_x1000": 1000 * kid(seen, bench.features), "kid_x1000_95": [1000 * v for v in ends],
+                     "structure": structure.compare(structure.describe(images), real, train)})
+    return {"split": split, "images": len(bench.images), "seed": bench.seed, "rows": rows}

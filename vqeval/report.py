@@ -67,19 +67,19 @@ def markdown(r: dict) -> str:
 
 
 def sweep(result: dict) -> str:
-    """A line for each sampling setting, best KID in bold; structure in multiples of what real training images have."""
-    floor = result["judged"]["samples"]["structure"]["floor"]
-    best = min(result["sweep"], key=lambda row: row["kid_x1000"])
-    lines = ["| setting | KID-Lite0 x 1000 | structure, x real |", "|---|---|---|"]
-    for row in result["sweep"]:
+    """A line for each sampling setting, least KID in bold; structure: the mean of its measures, each over its floor."""
+    best = min(result["rows"], key=lambda row: row["kid_x1000"])
+    lines = [f"{result['split']}, {result['images']} images, seed {result['seed']}", "",
+             "| setting | KID-Lite0 x 1000 | structure, x real |", "|---|---|---|"]
+    for row in result["rows"]:
         name = ", ".join(f"{k} {v}" for k, v in row["setting"].items()) or "as trained"
-        ratio = sum(row["structure"][k] / floor[k] for k in floor) / len(floor)
-        lines.append(f"| {f'**{name}**' if row is best else name} | {kid(row)} | {ratio:.1f} |")
+        ratios = row["structure"]["ratio"].values()
+        lines.append(f"| {f'**{name}**' if row is best else name} | {kid(row)} | {sum(ratios) / len(ratios):.1f} |")
     return "\n".join(lines)
 
 
 def published(workspace, split: str) -> dict | None:
-    """What `evaluate` said of the weights that ship, if these are the ones that this workspace uses."""
+    """What `evaluate` said of the weights that ship, if they are what this workspace uses."""
     path = HOME / "data" / "pretrained" / f"{workspace.preset.name}-{split}.json"
     return json.loads(path.read_text()) if workspace.shipped and path.exists() else None
 

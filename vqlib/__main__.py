@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation")
     p.add_argument("--judge", action="store_true", help="add KID, structure, class control, copies, rates (takes minutes)")
     p.add_argument("--sweep", action="store_true", help="add KID for a row of sampling settings (a minute or two for each)")
+    p.add_argument("--images", type=positive, help="judge and sweep so many held-out images instead of all")
     p.add_argument("--json", type=Path, help="write here too, besides printing")
     p = command(sample, "draw new images of a class")
     p.add_argument("--vqvae", type=Path, required=True)
@@ -151,7 +152,8 @@ def evaluate(args):
         from vqeval import judge as judging  # an extra, and slow to import
         for name, chosen, run in (("judged", args.judge, judging.judge), ("sweep", args.sweep, judging.sweep)):
             if chosen:
-                result[name] = run(vqvae, prior, dataset, args.split, sharp=sharp, classes=prior_card.get("classes"))
+                result[name] = run(vqvae, prior, dataset, args.split, sharp=sharp, n=args.images,
+                                   classes=prior_card.get("classes"))
     text = json.dumps(result, indent=1)
     if args.json:
         write_atomically(args.json, text.encode())
