@@ -115,7 +115,7 @@ def finish(process) -> str:
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """What two ranks left in a folder: their `work`, `prior/` of a forked command, `vqvae/` and `printed` of a real one."""
+    """The folder in which two ranks did their `work` and trained a prior and, under a real torchrun, a VQ-VAE; the output."""
     folder = tmp_path_factory.mktemp("launched")
     processes = [start(folder, __file__, folder),
                  start(folder, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "vqlib",

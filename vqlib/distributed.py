@@ -33,8 +33,10 @@ def total(x: Tensor) -> Tensor:
 
 
 def meeting() -> dist.Store:
-    """Where the ranks find each other: rank 0 opens it. torchrun's own outlives a restart, with the addresses of the dead."""
+    """Where the ranks of this attempt find each other. torchrun's own store outlives it, with the addresses of dead ranks."""
     kept, me, n = next(dist.rendezvous("env://"))
+    if os.environ["TORCHELASTIC_USE_AGENT_STORE"] != "True":          # then rank 0 has just opened it
+        return kept
     host, name = os.environ["MASTER_ADDR"], "vqlib/port"
     if me == 0:
         store = dist.TCPStore(host, 0, n, is_master=True, wait_for_workers=False)
