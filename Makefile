@@ -10,6 +10,10 @@ notebooks: .venv/installed  ## run the five notebooks (VQLIB_DATA=folder, VQLIB_
 twins: .venv/installed  ## run them and refresh the committed .ipynb files
 	$(BIN)/python notebooks/run.py --commit
 
+figures: .venv/installed  ## redraw figures/ with the weights that ship, without training (needs VQLIB_DATA=path/to/ham10000)
+	@test -n "$(VQLIB_DATA)" -o -d data/ham10000 || { echo "figures/ shows real lesions: VQLIB_DATA=path/to/ham10000 make figures"; exit 1; }
+	VQLIB_PRESET=flagship $(BIN)/python notebooks/run.py
+
 test: .venv/installed  ## lint and test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
@@ -35,4 +39,4 @@ clean:      ## remove caches and runs; weights that ship, data and figures stay
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-.PHONY: help notebooks twins test bench growth lab ablations clean
+.PHONY: help notebooks twins figures test bench growth lab ablations clean
