@@ -23,7 +23,6 @@ from vqlib.presets import PRESETS
 from vqlib.vqvae import VQVAE, VQVAEConfig
 
 SAMPLED = ("window", "whole", "ours")  # rows from which images are drawn, too
-QUANTIZERS = {"unit": quantizers.UnitQuantizer, "rotation": quantizers.RotationQuantizer}
 
 
 def about(dataset: Dataset, run: train.Run) -> dict:
@@ -41,10 +40,10 @@ class VQVAEBench:
 
     @classmethod
     def open(cls, data):
-        """Images, batches and learning rate of `quick`; nets half as wide, and fewer updates."""
+        """Images, batches, learning rate and updates of `quick`; nets half as wide."""
         p = PRESETS["quick"]
         return cls(Dataset(open_source(data, p.n_synthetic, p.geometry.side), p.geometry),
-                   replace(p.vqvae, hidden=32, residual_hidden=16), replace(p.vqvae_run, steps=400))
+                   replace(p.vqvae, hidden=32, residual_hidden=16), p.vqvae_run)
 
     def __post_init__(self):
         self.stats = statistics(self.dataset)
@@ -54,15 +53,12 @@ class VQVAEBench:
         return {**about(self.dataset, self.run), "image_size": self.cfg.image_size, "hidden": self.cfg.hidden}
 
     def model(self, row: VQVAERow, seed: int) -> VQVAE:
-        cfg = replace(self.cfg, data_init=row.data_init, revive=row.revive, n_down=row.n_down, code_dim=row.code_dim)
-        scalar = quantizers.ScalarQuantizer()
-        if row.quantizer == "fsq":
-            cfg = replace(cfg, code_dim=scalar.levels.shape[1], n_codes=scalar.n_codes)
+        width = 3 if row.quantizer == "fsq" else row.code_dim         # 512 = 8 x 8 x 8
+        cfg = replace(self.cfg, data_init=row.data_init, revive=row.revive, n_down=row.n_down, code_dim=width)
         model = VQVAE(cfg, self.stats["mean"], self.stats["std"], seed)
-        if row.quantizer == "fsq":
-            model.quantizer = scalar
-        elif row.quantizer in QUANTIZERS:
-            model.quantizer = QUANTIZERS[row.quantizer](cfg.n_codes, cfg.code_dim, cfg.decay, cfg.data_init, cfg.revive, seed)
+        if row.quantizer != "ema":
+            kind = quantizers.KINDS[row.quantizer]
+            model.quantizer = kind(cfg.n_codes, cfg.code_dim, cfg.decay, cfg.data_init, cfg.revive, seed)
         return model
 
     def figures(self, row: VQVAERow, seed: int) -> dict:

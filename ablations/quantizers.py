@@ -2,6 +2,8 @@
 
 Letters: B images, D code width, h w grid cells, K codes, N = B*h*w rows.
 """
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,32 +52,33 @@ class RotationQuantizer(Quantizer):
 
 
 class ScalarQuantizer(nn.Module):
-    """FSQ: each channel is rounded to one of a few levels; nothing is learnt, no code can die (Mentzer et al. 2024,
-    arXiv 2309.15505, section 3.1 and the listing of appendix A.1)."""
+    """FSQ: each channel is rounded to one of L levels, 512 codes of width 3 being 8 x 8 x 8; nothing is learnt, no code can
+    die (Mentzer et al. 2024, arXiv 2309.15505, section 3.1 and the listing of appendix A.1)."""
 
-    def __init__(self, levels=(8, 8, 8)):
+    def __init__(self, n_codes, code_dim, *_settings):
         super().__init__()
-        shape = torch.tensor(levels).view(1, -1, 1, 1)                # (1, D, 1, 1)
-        self.register_buffer("levels", shape)
-        self.register_buffer("basis", shape.flatten().cumprod(0).view_as(shape) // shape)
+        self.levels = round(n_codes ** (1 / code_dim))                # L
+        self.register_buffer("basis", self.levels ** torch.arange(code_dim).view(1, -1, 1, 1))
         self.register_buffer("revived", torch.tensor(0))
-        self.n_codes = int(shape.prod())
 
     def expect(self, parts: int) -> None:
         """Parts of a batch need no common codebook."""
 
     def bound(self, z: Tensor) -> Tensor:
-        """Into the open interval whose integers are the levels: -4..3 for 8."""
-        half, offset = (self.levels - 1) * (1 - 1e-3) / 2, (self.levels % 2 == 0) / 2
-        return torch.tanh(z + torch.tan(offset / half)) * half - offset
+        """Into an interval that rounds to L integers, -4..3 for 8."""
+        half, offset = (self.levels - 1) * (1 - 1e-3) / 2, 0.5 * (self.levels % 2 == 0)
+        return torch.tanh(z + math.tan(offset / half)) * half - offset
 
     def forward(self, z: Tensor) -> Quantized:                        # (B, D, h, w)
         bounded = self.bound(z.float())
         rounded = bounded + (bounded.round() - bounded).detach()      # straight through
         codes = ((rounded.detach() + self.levels // 2) * self.basis).sum(1).round().long()
-        picked = torch.bincount(codes.flatten(), minlength=self.n_codes)
+        picked = torch.bincount(codes.flatten(), minlength=self.levels ** z.shape[1])
         return Quantized(rounded / (self.levels // 2), codes, z.new_zeros(()), perplexity(picked.float()))
 
     def lookup(self, codes: Tensor) -> Tensor:                        # (B, h, w) -> (B, D, h, w)
         half = self.levels // 2
         return (codes[:, None] // self.basis % self.levels - half) / half
+
+
+KINDS = {"ema": Quantizer, "unit": UnitQuantizer, "rotation": RotationQuantizer, "fsq": ScalarQuantizer}
