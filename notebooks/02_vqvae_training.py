@@ -103,7 +103,7 @@ save_model(ws.folder / "vqvae.safetensors", model, **ws.card, run=run)
 #
 # The same nets, data and batches with the other codebook settings: under `quick` and `flagship` the report's (codes start as
 # random numbers, nobody is revived, constant learning rate, error divided by the variance of raw pixels). Under `report`
-# it is the other way round. Under `flagship` it stops after 2,000 updates: its codebook has long collapsed by then. One thing is
+# it is the other way round. Under `flagship` it stops after 1,500 updates: its codebook has long collapsed by then. One thing is
 # not copied: the report's counts start at zero, which blows unpicked codes up by orders of magnitude; here they start at one, so
 # an unpicked code stays where it is.
 # What do you expect of the counterpart's perplexity, the number of codes that are effectively in use?

@@ -80,12 +80,12 @@ PRESETS = {p.name: p for p in (
            VQVAEConfig(n_down=3, residual_hidden=64, residual_layers=4), Run(steps=10_000, batch=16),
            GPTConfig(layers=5, dropout=0.0), _FLAGSHIP,
            WindowedConfig(grid=16), replace(_FLAGSHIP, steps=6_000),
-           SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8)), counterpart_steps=2_000),
+           SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8)), counterpart_steps=1_500),
     Preset("flagship-f4", Geometry(128, None), Augment(dihedral=True, rotate=0.0),
            VQVAEConfig(), Run(steps=8_000, batch=16),
            GPTConfig(grid=32, dropout=0.0), _FLAGSHIP,
            WindowedConfig(), _FLAGSHIP,
-           SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8)), counterpart_steps=2_000),
+           SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8)), counterpart_steps=1_500),
 )}
 
 

@@ -76,10 +76,8 @@ class Sharp(nn.Module):
         seen = F.conv2d(F.pixel_unshuffle(faithful, p), weight[:, 3 * p * p :], self.pixels.bias, padding=1)
         return seen + F.interpolate(self.codes(e), seen.shape[-2:])
 
-    def loss(self, e: Tensor, faithful: Tensor, residual: Tensor, dice: torch.Generator) -> Tensor:
-        """Mean squared error of the velocity along straight lines from noise to the residual (B, 3, H, W)."""
-        noise, t = torch.randn(residual.shape, generator=dice), torch.rand(len(e), generator=dice)
-        noise, t = noise.to(e.device, non_blocking=True), t.to(e.device, non_blocking=True)
+    def loss(self, e: Tensor, faithful: Tensor, residual: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Mean squared error of the velocity at times t (B,) along straight lines from noise to residual (B, 3, H, W)."""
         target = torch.einsum("ij,bjhw->bihw", self.unmix, residual)
         x = torch.lerp(noise, target, t[:, None, None, None])
         return F.mse_loss(self(x, t, self.context(e, faithful)), target - noise)

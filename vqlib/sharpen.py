@@ -22,10 +22,10 @@ def train_sharp(sharp: Sharp, vqvae, dataset, run: Run, cfg: Augment, folder=Non
 
     Residuals of training images are what it learns: the VQ-VAE must not have overfitted, or they are smaller than held-out ones.
     """
-    def loss(model, images, dice):
+    def loss(model, images, noise, t):
         with torch.autocast(images.device.type, enabled=False):       # a residual is a small difference
-            value = faithful(vqvae, images)
-        value = model.loss(*value, dice)
+            parts = faithful(vqvae, images)
+        value = model.loss(*parts, noise, t)
         return value, value.detach()[None]
 
     session = Session(sharp, run, folder, dataset.fingerprint, loss, accumulate)
@@ -36,7 +36,9 @@ def train_sharp(sharp: Sharp, vqvae, dataset, run: Run, cfg: Augment, folder=Non
         if session.step >= run.steps:
             break
         sharp.train()
-        dice = torch.Generator().manual_seed((run.seed * 1_000_003 + session.step) * world() + rank())
-        parts = images.to(vqvae.mean.device, non_blocking=True).chunk(accumulate)
-        yield session.end_of_update({"loss": session.update([(x, dice) for x in parts]).mean()})
+        dice = torch.Generator().manual_seed(run.seed * 1_000_003 + session.step)   # for the whole batch, whoever has which part
+        noise, t = torch.randn(run.batch, *images.shape[1:], generator=dice), torch.rand(run.batch, generator=dice)
+        mine = [images, *(x.chunk(world())[rank()] for x in (noise, t))]
+        parts = zip(*(x.to(vqvae.mean.device, non_blocking=True).chunk(accumulate) for x in mine))
+        yield session.end_of_update({"loss": session.update([*parts]).mean()})
     sharp.eval()
