@@ -22,7 +22,7 @@ from vqlib.gpt import GPTConfig
 from vqlib.presets import PRESETS
 from vqlib.vqvae import VQVAE, VQVAEConfig
 
-SAMPLED = ("window", "whole", "ours")  # rows from which images are drawn, too
+SAMPLED = ("window", "whole", "class", "ours")  # rows from which images are drawn, too
 
 
 def about(dataset: Dataset, run: train.Run) -> dict:
