@@ -13,11 +13,11 @@ from vqeval import memorisation, probe, rates, structure
 from vqeval.distances import bootstrap, distances, kid
 from vqeval.features import dataset_features, features
 from vqlib.dataset import Dataset
+from vqlib.gpt import SAMPLING
 from vqlib.metrics import assert_fits, likelihood, psnr
 from vqlib.train import held_out_nats
 
 NO_TRAIN = {"skipped": "no training images that are not held out: pass train=(dataset, split)"}
-DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0}
 SWEEP = [{}, *({"temperature": t} for t in (0.9, 0.95, 1.05)), *({"top_k": k} for k in (50, 200)),
          *({"top_p": p} for p in (0.9, 0.97)), *({"guidance": g} for g in (1.5, 2.0, 3.0))]
 QUALITIES = (0, 5, 10, 15, 20, 30, 40, 60, 80)
@@ -55,7 +55,7 @@ class Bench:
             raise ValueError(f"split {self.split} of {self.dataset.title} has no image; 'all' takes the whole folder for it")
         if self.prior is not None:
             assert_fits(self.prior, self.vqvae)
-        self.device, self.sampling = self.vqvae.mean.device, DEFAULTS | self.sampling
+        self.device, self.sampling = self.vqvae.mean.device, SAMPLING | self.sampling
         self.source, part = self.train or (self.dataset, "train")
         rows, held_out = self.source.splits[part], self.dataset.splits[self.split]
         leaks = self.source.fingerprint == self.dataset.fingerprint and np.isin(rows, held_out).any()
@@ -193,7 +193,7 @@ def judge(vqvae, prior, dataset, split, *, control=128, cas=256, rate_images=128
 def sweep(vqvae, prior, dataset, split, settings=SWEEP, **options) -> dict:
     """KID times 1,000 with interval, and structure, for each of the settings of GPT.generate; `options` see Bench.
 
-    The same seeds and classes for all; a setting names what differs from `DEFAULTS`.
+    The same seeds and classes for all; a setting names what differs from `SAMPLING`.
     """
     if prior is None:
         raise ValueError("a sweep over sampling settings needs a prior: --prior FILE")

@@ -13,7 +13,7 @@ from vqlib import metrics, sharpen, train
 from vqlib.dataset import Dataset, Geometry, statistics
 from vqlib.distributed import joined
 from vqlib.files import FileError, load_model, save_model, write_atomically
-from vqlib.gpt import GPT
+from vqlib.gpt import GPT, SAMPLING
 from vqlib.presets import PRESETS, open_workspace
 from vqlib.sharp import Look, Sharp
 from vqlib.vqvae import VQVAE
@@ -63,8 +63,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, default=Path("samples.png"))
     for name in ("train-vqvae", "train-prior", "sample"):
         commands.choices[name].add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND", help="torch.compile")
-    for name, default in {"n": 32, "temperature": 1.0, "top-k": 0, "top-p": 1.0, "guidance": 1.0, "seed": 0}.items():
-        p.add_argument(f"--{name}", type=positive if name == "n" else type(default), default=default)
+    p.add_argument("--n", type=positive, default=32)
+    p.add_argument("--seed", type=int, default=0)
+    for name, default in SAMPLING.items():
+        for p in (commands.choices["evaluate"], commands.choices["sample"]):
+            p.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     return top
 
 
@@ -153,7 +156,7 @@ def evaluate(args):
         for name, chosen, run in (("judged", args.judge, judging.judge), ("sweep", args.sweep, judging.sweep)):
             if chosen:
                 result[name] = run(vqvae, prior, dataset, args.split, sharp=sharp, n=args.images,
-                                   classes=prior_card.get("classes"))
+                                   classes=prior_card.get("classes"), sampling={k: getattr(args, k) for k in SAMPLING})
     text = json.dumps(result, indent=1)
     if args.json:
         write_atomically(args.json, text.encode())
@@ -170,7 +173,7 @@ def sample(args):
     if args.label not in names:
         raise DataError(f"no class {args.label!r}; this prior knows {', '.join(names)}")
     labels = torch.full((args.n,), names.index(args.label))
-    codes = gpt.generate(labels, args.temperature, args.top_k, args.top_p, args.guidance, seed=args.seed)
+    codes = gpt.generate(labels, **{k: getattr(args, k) for k in SAMPLING}, seed=args.seed)
     decoder = look(vqvae, args.sharp) if args.sharp else vqvae
     save_image(decoder.decode(codes.view(args.n, gpt.cfg.grid, gpt.cfg.grid)), args.out)
     print(f"wrote {args.out}: {args.n} images of class {args.label}, seed {args.seed}")

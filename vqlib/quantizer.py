@@ -34,8 +34,20 @@ def perplexity(counts: Tensor) -> Tensor:
     return torch.exp(-torch.xlogy(p, p).sum())
 
 
-def as_rows(z: Tensor) -> Tensor:                                    # (B, D, h, w) -> (N, D)
-    return z.detach().float().movedim(1, -1).flatten(0, 2)
+def as_rows(z: Tensor) -> Tensor:                                    # (B, D, h, w) -> (N, D), no copy of channels-last z
+    return z.float().movedim(1, -1).flatten(0, 2)
+
+
+class StraightThrough(torch.autograd.Function):
+    """e, with the gradient of z: the usual z + (e - z).detach() costs two passes over memory."""
+
+    @staticmethod
+    def forward(ctx, z, e):
+        return e.view_as(e)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
 
 
 class Quantizer(nn.Module):
@@ -75,14 +87,14 @@ class Quantizer(nn.Module):
             if self.training:
                 self.survey([z])
             rows = as_rows(z)                                         # (N, D)
-            index = nearest(rows, self.codebook)                      # (N,)
+            index = nearest(rows.detach(), self.codebook)             # (N,)
             codes = index.view(len(z), *z.shape[2:])                  # (B, h, w)
             e = self.lookup(codes)                                    # (B, D, h, w) before the update, as picked
-            commit = F.mse_loss(z, e)                                 # the codebook is a buffer: only z gets a gradient
+            commit = F.mse_loss(rows, as_rows(e))                     # the codebook is a buffer: only z gets a gradient
             picked = self.count.new_zeros(self.count.shape).index_add_(0, index, torch.ones_like(rows[:, 0]))  # (K,)
             if self.training:
-                picked = self.update(rows, index, picked)
-            return Quantized(z + (e - z).detach(), codes, commit, perplexity(picked))
+                picked = self.update(rows.detach(), index, picked)
+            return Quantized(StraightThrough.apply(z, e), codes, commit, perplexity(picked))
 
     def lookup(self, codes: Tensor) -> Tensor:                        # (B, h, w) -> (B, D, h, w)
         return F.embedding(codes, self.codebook).movedim(-1, 1)
