@@ -93,7 +93,7 @@ class Quantizer(nn.Module):
             commit = F.mse_loss(rows, as_rows(e))                     # the codebook is a buffer: only z gets a gradient
             picked = self.count.new_zeros(self.count.shape).index_add_(0, index, torch.ones_like(rows[:, 0]))  # (K,)
             if self.training:
-                picked = self.update(rows.detach(), index, picked)
+                picked = self.update(rows, index, picked)
             return Quantized(StraightThrough.apply(z, e), codes, commit, perplexity(picked))
 
     def lookup(self, codes: Tensor) -> Tensor:                        # (B, h, w) -> (B, D, h, w)

@@ -28,12 +28,13 @@ def alone(batch: int, D: int, K: int, rounds: int):
     yield Row("its peak extra memory", "one-hot's", "<= 0.25", [ours / theirs], f"{ours:.0f} MiB : {theirs:.0f} MiB")
 
 
-def trainer(model, x):
+def trainer(model, images):
     """One step as `train_vqvae` takes it: squared error plus beta times the commitment, AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
+        x = model.normalise(images)
         x_hat, q = model(x)
         (F.mse_loss(x_hat, x) + model.cfg.beta * q.commit).backward()
         optimizer.step()
@@ -42,7 +43,7 @@ def trainer(model, x):
 
 def training_step(batch: int, rounds: int, image_size=128):
     cfg = replace(PRESETS["report"].vqvae, image_size=image_size)
-    x = torch.randn(batch, 3, image_size, image_size)
+    x = torch.rand(batch, 3, image_size, image_size)
     product, product_flops = matmul()
     steps = {"ours": trainer(vqvae_around(None, cfg), x)} | {
         name: trainer(vqvae_around(cls, cfg), x) for name, (cls, *_) in PEERS.items()}
