@@ -166,22 +166,21 @@ plots.show_images(axs[1], patches[top.indices.flatten()], per_row=12, title="the
 plots.save(fig, ws, "03_classes")
 
 # %% [markdown]
-# **What we saw** (HAM10000, `quick`, seed 0). The codebook is above all a palette: two axes hold 95 % of the variance of 128
-# dimensions, and across the maps the decoded colour changes smoothly, from dark to light one way and from red to grey the other.
-# But colours have three dimensions. The third is what these codes have not learned yet: look again at notebook 2's
-# reconstructions, where brown and yellowish lesions come back reddish.
-# Swapping every code for its nearest neighbour costs 0.8 dB, for any other code 16.6 dB: what is near in code space is
-# near on the skin. Diagnoses do differ in their words: melanoma (`mel`) prefers the dark and the blue-grey codes, up to 4 times
-# as often as everyone, `vasc` a few reds up to 9 times; `nv` never exceeds 1.5, because two thirds of "everyone" are naevi.
-# None of them owns a code: a diagnosis is in the arrangement, which is the prior's business.
+# **What we saw** (HAM10000, `flagship`, weights that ship). The codebook is above all a palette: two axes hold 94 % of the
+# variance of 128 dimensions, and across the maps the decoded colour changes smoothly, from light to dark one way and from
+# bluish grey to red the other. Neighbours with unlike colours are rare: what little is left in the third axis separates brown
+# from pink. Swapping every code for its nearest neighbour costs 3.4 dB, for any other code 19.5 dB: what is near in code space
+# is near on the skin, but no longer the same. Diagnoses do differ in their words: `vasc` uses a few crimsons up to 25 times as
+# often as everyone, melanoma (`mel`) the darkest codes 3.7 times; `nv` never exceeds 1.4, because two thirds of "everyone" are
+# naevi. Apart from those crimsons none of them owns a code: a diagnosis is in the arrangement, which is the prior's business.
 #
-# The counterpart's map shows how to misread a UMAP: the big ring is made of 493 codes that no image ever picked, still where
+# The counterpart's map shows how to misread a UMAP: the big cloud is made of 491 codes that no image ever picked, still where
 # the random start put them. The island is all that was learned.
 #
 # ## What we learned
 #
 # - Read a code by what it paints, by whom it is used, and by its neighbours; never by its place in a UMAP alone.
-# - The order of codes carries the lesion: shuffled, the same codes drop from 31.3 to 17.1 dB.
+# - The order of codes carries the lesion: shuffled, the same codes drop from 35.4 to 17.6 dB.
 # - Notebook 4 learns that order.
 
 # %%
