@@ -27,6 +27,7 @@ from .timing import Row, between, compare
 
 DISTRIBUTED = (600, 450)
 BATCH = 32
+AUGMENTS = {"flips and rotation": Augment(), "flips and quarter turns": Augment(dihedral=True, rotate=0.0)}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -56,9 +57,12 @@ class PerImage(torch.utils.data.Dataset):
 
     def __init__(self, files, geometry: Geometry, cfg: Augment):
         self.files = files
+        turn = transforms.RandomRotation(cfg.rotate, transforms.InterpolationMode.BILINEAR)
+        quarters = transforms.RandomChoice([transforms.RandomRotation((k, k)) for k in (0, 90, 180, 270)])
         self.steps = transforms.Compose([
-            transforms.Resize(geometry.resize), transforms.CenterCrop(geometry.crop), transforms.RandomHorizontalFlip(cfg.flip),
-            transforms.RandomRotation(cfg.rotate, transforms.InterpolationMode.BILINEAR), transforms.ToTensor()])
+            transforms.Resize(geometry.resize), transforms.CenterCrop(geometry.crop),
+            transforms.RandomHorizontalFlip(0.5 if cfg.dihedral else cfg.flip), quarters if cfg.dihedral else turn,
+            transforms.ToTensor()])
 
     def __len__(self):
         return len(self.files)
@@ -72,8 +76,7 @@ def endless(loader):
         yield from loader
 
 
-def feeding(name, files, folder: Path, geometry: Geometry, rounds: int, n_batches: int):
-    cfg = Augment()
+def feeding(what, cfg: Augment, name, files, folder: Path, geometry: Geometry, rounds: int, n_batches: int):
     dataset = Dataset(as_source(files), geometry, cache=folder / name)
     ours = batches(dataset, "all", BATCH, 0, cfg)
     loader = DataLoader(PerImage(files, geometry, cfg), BATCH, shuffle=True, drop_last=True,
@@ -82,7 +85,7 @@ def feeding(name, files, folder: Path, geometry: Geometry, rounds: int, n_batche
     seconds = compare(rounds, ours=lambda: [*islice(ours, n_batches)], peer=lambda: [*islice(theirs, n_batches)])
     per_image = {k: v / (n_batches * BATCH) for k, v in seconds.items()}
     rates = [f"{1 / np.median(per_image[k]):,.0f}" for k in ("ours", "peer")]
-    return Row(f"images/s into training, {geometry.crop} px, flips and rotation", f"torchvision per image, 2 workers, {name}",
+    return Row(f"images/s into training, {geometry.crop} px, {what}", f"torchvision per image, 2 workers, {name}",
                ">= 10", per_image["peer"] / per_image["ours"], f"{' : '.join(rates)} images/s")
 
 
@@ -139,7 +142,8 @@ def bench(tiny=False):
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         folder = Path(folder)
         for name, files in sources(folder, n):
-            yield feeding(name, files, folder, geometry, rounds, 1 if tiny else 24)
+            for what, cfg in AUGMENTS.items():
+                yield feeding(what, cfg, name, files, folder, geometry, rounds, 1 if tiny else 24)
         if sys.platform == "linux":
             yield residency(folder / "noise", 40 if tiny else 10_015)
         files = next(sources(folder, n if tiny else 9_025))[1]
