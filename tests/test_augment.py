@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from vqlib.augment import Augment, augment, batches, centre_crop, order, view
+from vqlib.augment import Augment, augment, batches, centre_crop, order, turn, view
 from vqlib.dataset import Geometry
 
 OFF = Augment(flip=0.0, rotate=0.0)
@@ -132,3 +133,14 @@ def test_batches_come_from_their_split_only(dataset):
     rows = dataset.splits["validation"]
     seen = torch.cat(list(itertools.islice(batches(dataset, "validation", len(rows), 0, OFF), 3)))
     assert torch.equal(torch.unique(seen, dim=0), torch.unique(dataset[rows], dim=0))
+
+
+def test_turning_and_mirroring_in_one_sampling_is_rotating_then_cropping_then_flipping():
+    x = torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    angle, flips = torch.tensor([0.1, -0.2, 0.3, 0.0]), torch.tensor([True, False, True, False])
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(4)
+    matrix = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, x.shape, align_corners=False)
+    plain = centre_crop(F.grid_sample(x, grid, padding_mode="reflection", align_corners=False), 8)
+    plain = torch.where(flips[:, None, None, None], plain.flip(-1), plain)
+    assert torch.allclose(turn(x, angle, flips, 8), plain, atol=1e-5)

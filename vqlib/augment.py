@@ -29,19 +29,29 @@ class Augment:
 
 def augment(x: torch.Tensor, cfg: Augment, crop: int, dice: torch.Generator) -> torch.Tensor:
     """(B, 3, S, S) -> (B, 3, C, C). Rotates about the centre, then crops; what leaves the square is reflected."""
+    angle = (torch.rand(len(x), generator=dice) * 2 - 1) * math.radians(cfg.rotate) if cfg.rotate else None
+    flips = None if cfg.dihedral else torch.rand(len(x), generator=dice) < cfg.flip
     if cfg.rotate:
-        angle = (torch.rand(len(x), generator=dice) * 2 - 1) * math.radians(cfg.rotate)
-        cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(len(x))
-        turn = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)          # (B, 2, 3)
-        grid = F.affine_grid(turn.to(x.device, non_blocking=True), x.shape, align_corners=False)
-        grid = centre_crop(grid.movedim(-1, 1), crop).movedim(1, -1)                     # (B, C, C, 2)
-        x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-    x = centre_crop(x, crop)
+        x = turn(x, angle, flips, crop)
+    else:
+        x = centre_crop(x, crop)
+        if flips is not None:
+            x = torch.where(flips.to(x.device, non_blocking=True)[:, None, None, None], x.flip(-1), x)
     if cfg.dihedral:
         which = torch.randint(8, (len(x),), generator=dice).tolist()
-        return torch.stack([view(image, k) for image, k in zip(x, which)])
-    flips = (torch.rand(len(x), generator=dice) < cfg.flip).to(x.device, non_blocking=True)
-    return torch.where(flips[:, None, None, None], x.flip(-1), x)
+        x = torch.stack([view(image, k) for image, k in zip(x, which)])
+    return x
+
+
+def turn(x, angle, flips, crop: int) -> torch.Tensor:              # (B, 3, S, S), (B,), (B,) or None -> (B, 3, C, C)
+    """Rotated, then mirrored where `flips` say: only the crop is sampled, and reading rows backwards is free."""
+    angle, S = angle.to(x.device, non_blocking=True)[:, None, None], x.shape[-1]
+    column = centre_crop(torch.arange(1 - S, S, 2, device=x.device).expand(S, S), crop)[0] / S   # (C,) -1..1 spans the square
+    row = column[:, None]
+    if flips is not None:
+        column = torch.where(flips.to(x.device, non_blocking=True)[:, None, None], -column, column)  # (B, 1, C)
+    grid = torch.stack([angle.cos() * column - angle.sin() * row, angle.sin() * column + angle.cos() * row], -1)
+    return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
 def view(x: torch.Tensor, k: int) -> torch.Tensor:                   # (..., C, C)

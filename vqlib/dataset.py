@@ -108,7 +108,7 @@ class Dataset:
     def squares(self, i) -> torch.Tensor:                            # indices (B,) -> (B, 3, S, S) in [0, 1]
         """Cached squares, with the margin that raw crops have."""
         i = torch.as_tensor(np.asarray(self.rows)[i]).to(self.images.device, non_blocking=True)
-        return self.images[i].float().div_(255)
+        return self.images.index_select(0, i).float().div_(255)
 
 
 def assert_disjoint(splits: dict, lesions: list[str]) -> None:
