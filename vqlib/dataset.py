@@ -4,6 +4,7 @@ Letters: N images, B batch, S side of a cached square, C crop side.
 """
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -91,7 +92,8 @@ class Dataset:
             rows = sorted(rows, key=lambda r: hashlib.sha256(f"limit {r[4]}".encode()).digest())[:limit]
             self.fingerprint = hashlib.sha256(f"{self.fingerprint} {limit}".encode()).hexdigest()[:16]
         self.rows, self.names, self.label_names, self.lesions, groups = map(list, zip(*rows))
-        self.images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))       # may be moved to a GPU
+        mapped = np.load(folder / "images.npy", mmap_mode="c")
+        self.file, self.images = mapped.base, torch.from_numpy(mapped)                      # images may be moved to a GPU
         self.classes = sorted(set(self.label_names))
         self.labels = torch.tensor([self.classes.index(c) for c in self.label_names])       # (N,)
         sides = [split_of(g) for g in groups]
@@ -108,7 +110,9 @@ class Dataset:
     def squares(self, i) -> torch.Tensor:                            # indices (B,) -> (B, 3, S, S) in [0, 1]
         """Cached squares, with the margin that raw crops have."""
         i = torch.as_tensor(np.asarray(self.rows)[i]).to(self.images.device, non_blocking=True)
-        return self.images.index_select(0, i).float().div_(255)
+        x = self.images.index_select(0, i).float().div_(255)
+        self.file.madvise(mmap.MADV_DONTNEED)                         # else an epoch later the whole file counts as ours
+        return x
 
 
 def assert_disjoint(splits: dict, lesions: list[str]) -> None:
