@@ -49,14 +49,20 @@ def test_a_sweep_marks_the_least_distance_and_measures_structure_in_floors():
     assert lines[4:] == ["| as trained | 90 (80 to 101) | 3.0 |", "| **top_k 50** | 80 (80 to 101) | 1.0 |"]
 
 
-def test_only_a_workspace_that_uses_what_ships_has_published_figures(tmp_path, monkeypatch):
+def test_only_a_workspace_whose_prior_ships_has_published_figures(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "HOME", tmp_path)
-    (tmp_path / "data" / "pretrained").mkdir(parents=True)
-    (tmp_path / "data" / "pretrained" / "flagship-test.json").write_text('{"judged": 1}')
-    preset = SimpleNamespace(name="flagship")
-    assert report.published(SimpleNamespace(preset=preset, shipped=["gpt-f8"]), "test") == {"judged": 1}
-    assert report.published(SimpleNamespace(preset=preset, shipped=[]), "test") is None
-    assert report.published(SimpleNamespace(preset=preset, shipped=["gpt-f8"]), "validation") is None
+    shipped, log = tmp_path / "data" / "pretrained", tmp_path / "run" / "gpt" / "log.jsonl"
+    for folder in (shipped, log.parent):
+        folder.mkdir(parents=True)
+    (shipped / "flagship-test.json").write_text('{"judged": 1}')
+    (shipped / "gpt-f8.jsonl").write_text('{"step": 2}')
+    workspace = SimpleNamespace(preset=SimpleNamespace(name="flagship"), folder=tmp_path / "run")
+    assert report.published(workspace, "test") is None                # no prior yet
+    log.write_text('{"step": 1}')
+    assert report.published(workspace, "test") is None                # another prior
+    log.write_text('{"step": 2}')
+    assert report.published(workspace, "test") == {"judged": 1}
+    assert report.published(workspace, "validation") is None
 
 
 def test_the_command_prints_a_markdown_table(tmp_path):

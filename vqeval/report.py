@@ -79,9 +79,11 @@ def sweep(result: dict) -> str:
 
 
 def published(workspace, split: str) -> dict | None:
-    """What `evaluate` said of the weights that ship, if they are what this workspace uses."""
-    path = HOME / "data" / "pretrained" / f"{workspace.preset.name}-{split}.json"
-    return json.loads(path.read_text()) if workspace.shipped and path.exists() else None
+    """What `evaluate` said of the weights that ship, if the workspace's prior is one of them: its log is theirs."""
+    shipped, log = HOME / "data" / "pretrained", workspace.folder / "gpt" / "log.jsonl"
+    path = shipped / f"{workspace.preset.name}-{split}.json"
+    same = log.exists() and log.read_bytes() in [p.read_bytes() for p in shipped.glob("gpt-*.jsonl")]
+    return json.loads(path.read_text()) if same and path.exists() else None
 
 
 if __name__ == "__main__":
