@@ -304,8 +304,9 @@ widgets.sample_explorer(look, gpt, card["classes"])
 # - The sharp look moves samples nearer to reality than faithful *reconstructions* are: KID 92 against 147 for the same samples
 #   looked at faithfully, and against 125 for faithful reconstructions (test split). JPEG at a little more than their bytes:
 #   106.
-# - It does so by inventing. Sharp pictures have 2.4 dB less than faithful ones, and the mean of eight draws is nearly the faithful
-#   picture again: draws share colour, outline and layout, not skin lines. Nobody may diagnose from lines that a generator drew.
+# - It does so by inventing. Sharp pictures have 2.4 dB less than faithful ones, and the mean of eight draws is nearly the
+#   faithful picture again: draws share colour, outline and layout, not skin lines. Nobody may diagnose from lines that a
+#   generator drew.
 # - Structure: border contact, darkness profile and left-right symmetry are as real images have them (0.7 to 1.4 times their
 #   distance); area (3.1) and centring (5.5) are not yet.
 # - A probe trained on real images recognises the requested class 0.55 times as often as on real ones, `nv`, `mel` and `akiec`
