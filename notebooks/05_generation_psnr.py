@@ -299,7 +299,7 @@ widgets.sample_explorer(look, gpt, card["classes"])
 # On HAM10000 under `flagship`, weights that ship, seed 0:
 #
 # - The window paints skin with blots at the edges, the report's "textures without lesions", though its likelihood is only 3 %
-#   worse; the whole grid draws one lesion on skin in about 28 of 32 unpicked samples, some faint. The difference is knowing where
+#   worse; the whole grid draws one lesion on skin in about 29 of 32 unpicked samples, some faint. The difference is knowing where
 #   one is.
 # - The sharp look moves samples nearer to reality than faithful *reconstructions* are: KID 92 against 147 for the same samples
 #   looked at faithfully, and against 125 for faithful reconstructions (test split). JPEG at a little more than their bytes:

@@ -8,7 +8,7 @@ import torch
 from conftest import picture
 from PIL import Image
 
-import vqlib.dataset
+import vqdata.pixels
 from vqdata.layouts import DataError, Record, Source, open_source, read_synthetic
 from vqlib.dataset import SPLITS, Dataset, Geometry, assert_disjoint, fingerprint, split_of, statistics
 
@@ -166,7 +166,7 @@ def test_a_planted_leak_is_found_and_named():
 
 
 def test_a_dataset_that_would_leak_cannot_be_opened(tmp_path, monkeypatch):
-    monkeypatch.setattr(vqlib.dataset, "near_groups", lambda images, lesions: [f"g{i}" for i in range(len(lesions))])
+    monkeypatch.setattr(vqdata.pixels, "near_groups", lambda images, lesions: [f"g{i}" for i in range(len(lesions))])
     with pytest.raises(DataError, match="the split leaks"):
         Dataset(source(noise(60), ["same"] * 60), Geometry(24, 24), cache=tmp_path)
 
@@ -245,7 +245,7 @@ def test_the_fingerprint_does_not_depend_on_where_the_folder_lies(ham, tmp_path)
 
 def test_the_second_opening_decodes_nothing_and_gives_the_same(ham, tmp_path, monkeypatch):
     first = Dataset(open_source(ham[0]), Geometry(32, 32), cache=tmp_path / "cache")
-    monkeypatch.setattr(vqlib.dataset, "decode", lambda *a: pytest.fail("decoded again"))
+    monkeypatch.setattr(vqdata.pixels, "decode", lambda *a: pytest.fail("decoded again"))
     second = Dataset(open_source(ham[0]), Geometry(32, 32), cache=tmp_path / "cache")
     assert torch.equal(first[np.arange(40)], second[np.arange(40)])
     assert (first.names, first.lesions, first.fingerprint) == (second.names, second.lesions, second.fingerprint)
@@ -256,7 +256,7 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_succeeds(ham, tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr(vqlib.dataset, "near_groups", interrupted)          # pixels are written, the index is not
+        m.setattr(vqdata.pixels, "near_groups", interrupted)          # pixels are written, the index is not
         with pytest.raises(KeyboardInterrupt):
             Dataset(open_source(ham[0]), Geometry(32, 32), cache=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -267,7 +267,7 @@ def test_a_build_that_comes_second_uses_the_cache_of_the_first(tmp_path):
     geometry, s = Geometry(24, 24), source(noise(20), [f"a{i}" for i in range(20)])
     first = Dataset(s, geometry, cache=tmp_path)
     before = (tmp_path / first.fingerprint / "index.json").stat().st_mtime_ns
-    vqlib.dataset.build_cache(s, geometry, tmp_path / first.fingerprint)          # as a process that did not see it
+    vqdata.pixels.build_cache(s, geometry, tmp_path / first.fingerprint)          # as a process that did not see it
     assert (tmp_path / first.fingerprint / "index.json").stat().st_mtime_ns == before
     assert [p.name for p in tmp_path.iterdir()] == [first.fingerprint]
 

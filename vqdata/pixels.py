@@ -1,8 +1,13 @@
-"""One image of whatever kind -> a square of RGB bytes, and which images look alike.
+"""Images of whatever kind -> a folder of RGB squares, and which of them look alike.
 
 Letters: N images, S side of a cached square, C crop side.
 """
+import json
 import math
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +17,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+
+from vqdata.layouts import DataError, Source
 
 NEAR = 16        # of 256 hash bits: HAM10000 has 1 pair of images with different lesion ids at or under it, 3 at 20
 
@@ -77,3 +84,36 @@ def near_groups(images: np.ndarray, lesions: list[str]) -> list[str]:
     graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(names),) * 2)
     group = connected_components(graph, directed=False)[1]            # (lesions,)
     return names[np.unique(group, return_index=True)[1][group[node]]].tolist()
+
+
+def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
+    """Decode everything on all cores into folder/images.npy + index.json; the folder appears whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
+    try:
+        shape = (len(source.records), 3, geometry.side, geometry.side)
+        out = np.lib.format.open_memmap(scratch / "images.npy", "w+", np.uint8, shape)
+
+        def fill(i):
+            try:
+                out[i] = decode(source.records[i].place, source.array, geometry)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:  # SyntaxError: a broken PNG
+                return f"{type(e).__name__}: {str(e).replace(str(source.records[i].place), '')}".strip()
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:              # Pillow releases the GIL while it decodes
+            reasons = list(pool.map(fill, range(len(out)), chunksize=16))
+        out.flush()
+        good = [i for i, reason in enumerate(reasons) if reason is None]
+        failed = [(getattr(record.place, "name", record.name), r) for record, r in zip(source.records, reasons) if r is not None]
+        if not good:
+            raise DataError(f"none of {len(reasons)} images could be used; the first, {failed[0][0]}: {failed[0][1]}")
+        rows = [(i, *[getattr(source.records[i], k) for k in ("name", "label", "lesion")]) for i in good]
+        kept = out if len(good) == len(out) else out[good]            # a copy in memory only where it must be
+        index = {"rows": rows, "failed": failed, "groups": near_groups(kept, [r[3] for r in rows])}
+        (scratch / "index.json").write_text(json.dumps(index))
+        os.replace(scratch, folder)
+    except OSError:
+        if not (folder / "index.json").exists():                      # else another process was first: use its cache
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

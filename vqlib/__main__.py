@@ -46,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
     prior.add_argument("--kind", choices=("gpt", "windowed"), default="gpt", help="whole-grid GPT or the report's transformer")
     for p in (sharp, prior):
         p.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
+    judging_and_drawing(command, commands.choices)
+    return top
+
+
+def judging_and_drawing(command, choices) -> None:
     p = command(evaluate, "figures of a VQ-VAE, and of a prior, on a split, as JSON")
     p.add_argument("--vqvae", type=Path, required=True)
     p.add_argument("--prior", type=Path)
@@ -62,13 +67,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--class", dest="label", default="any", help="a diagnosis, or any")
     p.add_argument("--out", type=Path, default=Path("samples.png"))
     for name in ("train-vqvae", "train-prior", "sample"):
-        commands.choices[name].add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND", help="torch.compile")
+        choices[name].add_argument("--compile", nargs="?", const="inductor", metavar="BACKEND", help="torch.compile")
     p.add_argument("--n", type=positive, default=32)
     p.add_argument("--seed", type=int, default=0)
     for name, default in SAMPLING.items():
-        for p in (commands.choices["evaluate"], commands.choices["sample"]):
+        for p in (choices["evaluate"], choices["sample"]):
             p.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
-    return top
 
 
 def compile_parts(model, backend: str | None) -> None:

@@ -5,19 +5,14 @@ Letters: N images, B batch, S side of a cached square, C crop side.
 import hashlib
 import json
 import mmap
-import os
-import shutil
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from vqdata.layouts import HOME, DataError, Source
-from vqdata.pixels import Geometry, decode, near_groups
+from vqdata.pixels import Geometry, build_cache
 from vqlib.augment import centre_crop
 
 SPLITS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # upper ends on the hash's unit interval
@@ -33,39 +28,6 @@ def fingerprint(source: Source, geometry: Geometry) -> str:
     if source.array is not None:
         h.update(np.ascontiguousarray(source.array))
     return h.hexdigest()[:16]
-
-
-def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
-    """Decode everything on all cores into folder/images.npy + index.json; the folder appears whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    try:
-        shape = (len(source.records), 3, geometry.side, geometry.side)
-        out = np.lib.format.open_memmap(scratch / "images.npy", "w+", np.uint8, shape)
-
-        def fill(i):
-            try:
-                out[i] = decode(source.records[i].place, source.array, geometry)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:  # SyntaxError: a broken PNG
-                return f"{type(e).__name__}: {str(e).replace(str(source.records[i].place), '')}".strip()
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:              # Pillow releases the GIL while it decodes
-            reasons = list(pool.map(fill, range(len(out)), chunksize=16))
-        out.flush()
-        good = [i for i, reason in enumerate(reasons) if reason is None]
-        failed = [(getattr(record.place, "name", record.name), r) for record, r in zip(source.records, reasons) if r is not None]
-        if not good:
-            raise DataError(f"none of {len(reasons)} images could be used; the first, {failed[0][0]}: {failed[0][1]}")
-        rows = [(i, *[getattr(source.records[i], k) for k in ("name", "label", "lesion")]) for i in good]
-        kept = out if len(good) == len(out) else out[good]            # a copy in memory only where it must be
-        index = {"rows": rows, "failed": failed, "groups": near_groups(kept, [r[3] for r in rows])}
-        (scratch / "index.json").write_text(json.dumps(index))
-        os.replace(scratch, folder)
-    except OSError:
-        if not (folder / "index.json").exists():                      # else another process was first: use its cache
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def split_of(lesion: str) -> str:
