@@ -191,6 +191,8 @@ def test_shipped_weights_are_those_of_the_list_and_use_what_their_card_says():
         model, card = load_model(folder / name)
         if card["kind"] == "vqvae":
             assert card["geometry"]["crop"] == model.cfg.image_size
+        elif card["kind"] == "sharp":
+            assert model.cfg.code_dim == load_model(folder / "vqvae-f8.safetensors")[0].cfg.code_dim
         else:
             assert_fits(model, load_model(folder / "vqvae-f8.safetensors")[0])
         assert card["classes"] == ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
