@@ -314,6 +314,9 @@ widgets.sample_explorer(look, gpt, card["classes"])
 #   samples added to real images change nothing. Do not augment with these.
 # - 0.8 % of samples are nearer to a training image than 99 % of held-out images are; new photographs would have 1.8 %: no copies.
 # - As a file format, 198 bytes an image at 34.4 dB: 0.43 of WebP's without headers.
+# - Of the fixes on the way from the window, the codes around as inputs gain most (0.33 nats), then the whole grid (0.18, and
+#   structure from 6.3 to 1.7 times real). Positions, class token and eight views are within the seeds' noise; drawing from sparse
+#   to dense *costs* 0.05 nats in this small setting. Dropout, corrupted inputs, averaged weights and an annealed order lose.
 # - At temperature 0.7 some images lose their lesion: the likeliest thing at every cell is bare skin.
 # - PSNR belongs to reconstructions. The report's 12.7 dB are 27.85 dB on [0, 1]; ours are 18.0 and 34.1 dB at 256 codes an image.
 
