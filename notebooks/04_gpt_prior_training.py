@@ -191,7 +191,7 @@ plots.save(fig, ws, "04_cells")
 # per image)**, the window **4.34 (1,603)**: only three percent apart, after 44 and 25 minutes of one core. At f = 8 most of a
 # code's surprise is local, the exact shade of a patch, and a window of four rows sees what there is to see of that. What it
 # cannot know is where it is, and that costs few bits: notebook 5 shows what they are worth. (Under `quick`, with half the
-# pixels per code, codes are far more predictable: 2.5 nats, and the window is left behind by 1.4 times.)
+# pixels per code, codes are far more predictable: 2.4 nats, and the window is left behind by 1.4 times.)
 #
 # The maps show two ways of paying. The window pays everywhere in the middle, where lesions are. The whole grid pays up to 5.2
 # nats for the few codes that it draws first, with nothing around them, and under 3.8 for the last ones, which close gaps: the
