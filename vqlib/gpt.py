@@ -205,4 +205,4 @@ def draw(logits: Tensor, temperature, top_k, top_p, dice) -> Tensor:  # (B, K) -
         p = torch.zeros_like(p).scatter(-1, which, sorted_p)
     ends = p.double().cumsum(-1)                                     # code k owns the part of [0, 1) up to its end
     u = torch.rand(len(p), 1, generator=dice, dtype=torch.double) * ends[:, -1:]
-    return torch.searchsorted(ends, u, right=True)[:, 0]             # inverse CDF: torch.multinomial is slower
+    return torch.searchsorted(ends, u, right=True)[:, 0]             # inverse CDF
