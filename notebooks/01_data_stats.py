@@ -29,7 +29,7 @@ import torch
 from vqlib.augment import augment, centre_crop
 from vqlib.dataset import SPLITS, assert_disjoint, split_of, statistics
 from vqlib.presets import open_workspace
-from vqview import plots
+from vqview import notes, plots
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -204,6 +204,6 @@ plots.save(fig, ws, "01_channels")
 # - Notebook 2 takes the channel statistics saved here.
 
 # %%
-ws.keep("01", f"{leak:.0%} of a random test split would leak", **stats, leak=leak, skipped=len(dataset.skipped),
+notes.keep(ws, "01", f"{leak:.0%} of a random test split would leak", **stats, leak=leak, skipped=len(dataset.skipped),
            counts=counts)
-print(ws.closing(SEED))
+print(notes.closing(ws, SEED))

@@ -35,7 +35,7 @@ from vqlib.sharp import Sharp
 from vqlib.sharpen import train_sharp
 from vqlib.train import read_log, train_vqvae, watch
 from vqlib.vqvae import VQVAE
-from vqview import plots, widgets
+from vqview import notes, plots, widgets
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -44,7 +44,7 @@ SPLIT = "validation"
 
 # %%
 ws = open_workspace(PRESET, DATA)
-dataset, stats = ws.dataset, ws.recall("01")
+dataset, stats = ws.dataset, notes.recall(ws, "01")
 print(ws)
 
 # %% [markdown]
@@ -286,5 +286,5 @@ widgets.reconstruction_explorer(model, dataset, SPLIT)
 
 # %%
 r = result[NAMES[0]]
-ws.keep("02", f"PSNR {r['psnr']['mean']:.1f} dB, {r['codes_used']}/{r['n_codes']} codes used", **result)
-print(ws.closing(run.seed))
+notes.keep(ws, "02", f"PSNR {r['psnr']['mean']:.1f} dB, {r['codes_used']}/{r['n_codes']} codes used", **result)
+print(notes.closing(ws, run.seed))

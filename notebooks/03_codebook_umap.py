@@ -30,7 +30,7 @@ from vqlib.files import load_model
 from vqlib.metrics import psnr, reconstruct
 from vqlib.presets import open_workspace
 from vqlib.train import encode_dataset
-from vqview import plots
+from vqview import notes, plots
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -185,6 +185,6 @@ plots.save(fig, ws, "03_classes")
 
 # %%
 used = int((counts > 0).sum())
-ws.keep("03", f"{used}/{K} codes alive, {int((dead_counts > 0).sum())}/{K} in the counterpart", codes_used=used,
+notes.keep(ws, "03", f"{used}/{K} codes alive, {int((dead_counts > 0).sum())}/{K} in the counterpart", codes_used=used,
         explained_by_two_axes=float(explained), largest_lift={c: float(v[0]) for c, v in zip(dataset.classes, top.values)})
-print(ws.closing(SEED))
+print(notes.closing(ws, SEED))

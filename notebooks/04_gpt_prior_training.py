@@ -33,7 +33,7 @@ from vqlib.metrics import likelihood, unigram_nats
 from vqlib.presets import open_workspace
 from vqlib.train import encode_dataset, held_out_nats, read_log, train_prior, watch
 from vqlib.windowed import WindowedGPT
-from vqview import plots
+from vqview import notes, plots
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -209,6 +209,6 @@ plots.save(fig, ws, "04_cells")
 
 # %%
 best = min((line for line in logs["whole grid"] if "held_out" in line), key=lambda line: line["held_out"])
-ws.keep("04", f"{result['whole grid']['nats_per_code']:.2f} nats/code (window {result['window']['nats_per_code']:.2f})",
+notes.keep(ws, "04", f"{result['whole grid']['nats_per_code']:.2f} nats/code (window {result['window']['nats_per_code']:.2f})",
         lines=lines, **result, bits_saved_by_class=float(gain), best=best)
-print(ws.closing(preset.gpt_run.seed))
+print(notes.closing(ws, preset.gpt_run.seed))

@@ -33,7 +33,7 @@ from vqlib import metrics
 from vqlib.files import load_model
 from vqlib.presets import open_workspace
 from vqlib.sharp import Look
-from vqview import plots, widgets
+from vqview import notes, plots, widgets
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -321,6 +321,6 @@ widgets.sample_explorer(look, gpt, card["classes"])
 # - PSNR belongs to reconstructions. The report's 12.7 dB are 27.85 dB on [0, 1]; ours are 18.0 and 34.1 dB at 256 codes an image.
 
 # %%
-ws.keep("05", f"{n} samples, {near['share']:.0%} near copies; {result['report_psnr']['mean']:.1f} dB as the report counts",
+notes.keep(ws, "05", f"{n} samples, {near['share']:.0%} near copies; {result['report_psnr']['mean']:.1f} dB as the report counts",
         reconstruction=result, near_copies=near)
-print(ws.closing(SEED))
+print(notes.closing(ws, SEED))

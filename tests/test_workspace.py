@@ -10,6 +10,7 @@ from vqlib.files import load_model, save_model
 from vqlib.presets import PRESETS, Workspace, open_workspace
 from vqlib.train import train_vqvae
 from vqlib.vqvae import VQVAE
+from vqview import notes
 
 pytestmark = pytest.mark.usefixtures("home")
 SMOKE = dataclasses.replace(PRESETS["smoke"], n_synthetic=40)
@@ -33,13 +34,13 @@ def test_only_the_flagship_draws_into_figures_itself(workspace, home):
 
 
 def test_kept_figures_come_back(workspace):
-    workspace.keep("02_vqvae", "PSNR 30.1 dB", psnr={"mean": 30.1}, codes_used=512)
-    assert workspace.recall("02_vqvae") == {"key_figure": "PSNR 30.1 dB", "psnr": {"mean": 30.1}, "codes_used": 512}
+    notes.keep(workspace, "02_vqvae", "PSNR 30.1 dB", psnr={"mean": 30.1}, codes_used=512)
+    assert notes.recall(workspace, "02_vqvae") == {"key_figure": "PSNR 30.1 dB", "psnr": {"mean": 30.1}, "codes_used": 512}
 
 
 def test_what_has_not_run_is_asked_for_by_name(workspace):
     with pytest.raises(FileNotFoundError, match=r"02_vqvae.*synthetic.*smoke"):
-        workspace.recall("02_vqvae")
+        notes.recall(workspace, "02_vqvae")
 
 
 def test_the_printed_workspace_says_source_sizes_and_preset(workspace):

@@ -43,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--steps", type=positive, help="updates, instead of the preset's")
         p.add_argument("--out", type=Path, help="model file; default: under data/runs, where the notebooks look")
         p.add_argument("--accumulate", type=positive, default=1, help="passes per update: less memory, the same result")
-    prior.add_argument("--kind", choices=("gpt", "windowed"), default="gpt", help="whole-grid GPT or the report's transformer")
+    prior.add_argument("--kind", choices=("gpt", "windowed", "guide"), default="gpt",
+                       help="whole-grid GPT, the report's transformer, or a GPT on nearest codes that chooses codes for both")
+    prior.add_argument("--guide", type=Path, help="prior that chooses the codes, if the preset has a rate; default: the guide")
     for p in (sharp, prior):
         p.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
     judging_and_drawing(command, commands.choices)
@@ -92,6 +94,10 @@ def train_vqvae(args):
     variance = stats["variance"] if p.scale_by_pixels else 1.0
     out = args.out or ws.folder / "vqvae.safetensors"
     loop = train.train_vqvae(model, ws.dataset, run, p.augment, variance, out.with_suffix(""), args.accumulate)
+    finish(loop, ws, run, model, out)
+
+
+def finish(loop, ws, run, model, out: Path) -> None:
     for _ in train.watch(loop, run.steps):
         pass
     save_model(out, model, **ws.card, run=run)
@@ -112,28 +118,25 @@ def train_sharp(args):
     ws.dataset.images = ws.dataset.images.to(ws.device)
     out = args.out or ws.folder / "sharp.safetensors"
     loop = sharpen.train_sharp(sharp, vqvae, ws.dataset, run, p.augment, out.with_suffix(""), args.accumulate)
-    for _ in train.watch(loop, run.steps):
-        pass
-    save_model(out, sharp, **ws.card, run=run)
-    print(f"wrote {out.name}")
+    finish(loop, ws, run, sharp, out)
 
 
 def train_prior(args):
     ws, vqvae = on_codes_of(args)
-    p = ws.preset
-    if args.kind == "gpt":
-        run, prior = p.gpt_run, GPT(replace(p.gpt, n_classes=len(ws.dataset.classes)))
-    else:
+    p, encoder = ws.preset, vqvae if args.kind == "guide" else ws.encoder(vqvae, args.guide)
+    if args.kind == "windowed":
         run, prior = p.windowed_run, WindowedGPT(p.windowed)
+    else:
+        run = (args.kind == "guide" and p.guide_run) or p.gpt_run
+        prior = GPT(replace(p.gpt, n_classes=len(ws.dataset.classes), rate=getattr(encoder, "rate", 0.0)))
+        if encoder is not vqvae:                                      # it goes on where the guide stopped
+            prior.load_state_dict(encoder.prior.state_dict())
     run = replace(run, steps=args.steps or run.steps)
-    codes = [train.encode_dataset(vqvae, ws.dataset, split, views) for split, views in (("train", p.views), ("validation", (0,)))]
+    codes = [train.encode_dataset(encoder, ws.dataset, *part) for part in (("train", p.views), ("validation",))]
     out = args.out or ws.folder / f"{args.kind}.safetensors"
     compile_parts(prior, args.compile)
     loop = train.train_prior(prior.to(ws.device), *codes, run, out.with_suffix(""), ws.dataset.fingerprint, args.accumulate)
-    for _ in train.watch(loop, run.steps):
-        pass
-    save_model(out, prior, **ws.card, run=run)
-    print(f"wrote {out.name}")
+    finish(loop, ws, run, prior, out)
 
 
 def look(vqvae, path: Path) -> Look:

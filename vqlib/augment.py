@@ -59,9 +59,15 @@ def view(x: torch.Tensor, k: int) -> torch.Tensor:                   # (..., C, 
     return torch.rot90(x.flip(-1) if k >= 4 else x, k % 4, (-2, -1))
 
 
-def order(n: int, batch: int, seed: int, start=0):
-    """Yield (step, (batch,) indices) for ever: shuffled passes over n; step s is the same wherever one starts."""
+def order(n: int, batch: int, seed: int, start=0, weights=None):
+    """Yield (step, (batch,) indices) for ever: shuffled passes over n, or, with weights (n,), draws in their proportion.
+
+    Step s is the same wherever one starts.
+    """
     for step in count(start):
+        if weights is not None:
+            yield step, np.random.default_rng((seed, step)).choice(n, batch, p=weights / weights.sum())
+            continue
         i = np.arange(step * batch, (step + 1) * batch)
         decks = {epoch: np.random.default_rng((seed, epoch)).permutation(n) for epoch in set((i // n).tolist())}
         yield step, np.array([decks[k // n][k % n] for k in i.tolist()])

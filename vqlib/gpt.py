@@ -21,6 +21,7 @@ class GPTConfig:
     layers: int = 6
     dropout: float = 0.1
     class_dropout: float = 0.1  # share of training images that lose their class: needed for guidance
+    rate: float = 0.0           # at which its codes are chosen, see vqlib.thrift; 0: the nearest
 
     def __post_init__(self):
         if self.width % self.heads:

@@ -1,9 +1,5 @@
 """Every setting of every run in one table, and the workspace of a run: preset, data, folders. `VQLIB_PRESET` chooses."""
-import json
 import os
-import platform
-import resource
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +12,7 @@ from vqlib.dataset import Dataset, Geometry
 from vqlib.files import load_model, write_atomically
 from vqlib.gpt import GPTConfig
 from vqlib.sharp import SharpConfig
+from vqlib.thrift import Thrifty
 from vqlib.train import Run
 from vqlib.vqvae import VQVAEConfig
 from vqlib.windowed import WindowedConfig
@@ -36,6 +33,7 @@ class Preset:
     windowed_run: Run
     sharp: SharpConfig
     sharp_run: Run
+    guide_run: Run | None = None         # of the prior that chooses the codes of the others, if `gpt` has a rate
     views: tuple[int, ...] = (0, 4)      # of each image, encoded once for the prior: as it is, and mirrored
     scale_by_pixels: bool = False        # the report's slip: divide the normalised error by the un-normalised variance
     limit: int | None = None             # images of a real data set; None: all
@@ -78,9 +76,9 @@ PRESETS = {p.name: p for p in (
            SharpConfig(), Run(steps=15_000, batch=32), scale_by_pixels=True),
     Preset("flagship", Geometry(128, 128), Augment(dihedral=True, rotate=0.0),
            VQVAEConfig(n_down=3, residual_hidden=64, residual_layers=4), Run(steps=10_000, batch=16),
-           GPTConfig(layers=5, dropout=0.0), _FLAGSHIP,
+           GPTConfig(layers=5, dropout=0.0, rate=1.8), replace(_FLAGSHIP, steps=4_000, lrs=(1e-3,), balance=0.5),
            WindowedConfig(grid=16), replace(_FLAGSHIP, steps=6_000),
-           SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8)), counterpart_steps=1_500),
+           SharpConfig(), Run(steps=6_000, batch=16), guide_run=_FLAGSHIP, views=tuple(range(8)), counterpart_steps=1_500),
     Preset("flagship-f4", Geometry(128, None), Augment(dihedral=True, rotate=0.0),
            VQVAEConfig(), Run(steps=8_000, batch=16),
            GPTConfig(grid=32, dropout=0.0), _FLAGSHIP,
@@ -142,24 +140,12 @@ class Workspace:
                     write_atomically(self.folder / target, source.read_bytes())
                 self.shipped.append(path.stem)
 
-    def keep(self, notebook: str, key_figure: str, **figures) -> None:
-        """Save a notebook's figures of merit as JSON beside the weights; `key_figure` goes into the closing table."""
-        text = json.dumps({"key_figure": key_figure, **figures}, indent=1, default=float)
-        write_atomically(self.folder / f"{notebook}.json", text.encode())
-
-    def recall(self, notebook: str) -> dict:
-        """What `keep` saved; raises FileNotFoundError that names the notebook to run first."""
-        path = self.folder / f"{notebook}.json"
-        if not path.exists():
-            raise FileNotFoundError(f"run notebook {notebook} first: it has not run on {self.dataset.title} under preset "
-                                    f"{self.preset.name} yet")
-        return json.loads(path.read_text())
-
-    def closing(self, seed: int) -> str:
-        """Versions, seed, device, wall time and peak memory, for the last cell of a notebook."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30)
-        return (f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads, device "
-                f"{self.device}, seed {seed}\n{time.time() - self.opened:.0f} s, peak memory {peak:.1f} GiB")
+    def encoder(self, vqvae, guide: Path | None = None):
+        """What chooses the codes of this preset's priors: the VQ-VAE, or at a rate Thrifty with a guide."""
+        if not (rate := self.preset.gpt.rate):
+            return vqvae
+        path = guide or self.folder / "guide.safetensors"
+        return Thrifty(vqvae, load_model(path, "gpt", "python -m vqlib train-prior --kind guide")[0].to(self.device), rate)
 
 
 def open_workspace(preset: str | None = None, data=None, shipped=True) -> Workspace:

@@ -33,6 +33,7 @@ class Run:
     eval_images: int = 512             # held-out images per evaluation
     patience: int = 5                  # evaluations without a gain before the run stops; 0: never
     save_every: int = 500              # updates between checkpoints
+    balance: float = 0.0               # images are drawn by (size of their class)^-balance: 0 as in the data, 1 classes alike
     seed: int = 0
 
     def lr(self, step: int) -> float:
@@ -212,7 +213,8 @@ def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint="", a
         fixed[name] = c[some, 0], y[some]
     session = Session(prior, run, folder, fingerprint, loss, accumulate)
     best = session.extra.setdefault("best", {"held_out": math.inf, "step": 0, "weights": copy.deepcopy(prior.state_dict())})
-    for step, picks in order(len(codes), run.batch, run.seed, session.step):
+    weights = torch.bincount(train[1])[train[1]].double().numpy() ** -run.balance if run.balance else None
+    for step, picks in order(len(codes), run.batch, run.seed, session.step, weights):
         if session.step >= run.steps or (run.patience and session.step - best["step"] >= run.patience * run.eval_every):
             break
         prior.train()
