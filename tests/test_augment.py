@@ -110,6 +110,13 @@ def test_every_image_is_seen_once_per_epoch(n, batch):
     assert len(np.unique(epochs, axis=0)) > 1                         # and each epoch is shuffled anew
 
 
+def test_weights_decide_how_often_an_image_is_drawn_and_a_step_is_the_same_wherever_one_starts():
+    weights = np.array([1.0, 1.0, 2.0, 0.0])
+    picks = [p for _, p in itertools.islice(order(4, 50, 0, weights=weights), 400)]
+    assert np.bincount(np.concatenate(picks), minlength=4) / 20_000 == pytest.approx(weights / 4, abs=0.02)
+    assert (next(order(4, 50, 0, 7, weights))[1] == picks[7]).all()
+
+
 def test_another_seed_gives_another_order():
     a, b = (next(order(50, 50, seed))[1] for seed in (0, 1))
     assert (a != b).any()

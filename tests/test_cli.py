@@ -19,6 +19,7 @@ from vqlib.files import load_model, save_model
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.presets import PRESETS
 from vqlib.sharp import Look, Sharp, SharpConfig
+from vqlib.thrift import Thrifty
 from vqlib.train import Run
 from vqlib.windowed import WindowedConfig
 
@@ -234,6 +235,41 @@ def test_a_training_command_can_be_run_again(short, ham, tmp_path):
     assert main(run) == 0                                             # starts afresh, under the same seed
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(),
                                                  load_model(tmp_path / "v.safetensors")[0].state_dict().values()))
+
+
+def test_with_a_rate_the_guide_comes_first_and_chooses_the_codes_of_both_priors(short, ham, home, monkeypatch, capsys):
+    smoke = PRESETS["smoke"]
+    thrifty, longer = replace(smoke.gpt, rate=0.5), replace(smoke.gpt_run, steps=6)
+    monkeypatch.setitem(PRESETS, "smoke", replace(smoke, gpt=thrifty, guide_run=longer))
+    data = ["--preset", "smoke", "--data", str(ham[0])]
+    assert main(["train-vqvae", *data]) == 0
+    assert "train-prior --kind guide" in fails(capsys, "train-prior", *data)
+    for kind in ("guide", "gpt", "windowed"):
+        assert main(["train-prior", *data, "--kind", kind]) == 0
+    vqvae, guide, gpt, windowed = (next(home.rglob(f"{k}.safetensors")) for k in ("vqvae", "guide", "gpt", "windowed"))
+    assert [(c["config"]["rate"], c["run"]["steps"]) for c in (load_model(p)[1] for p in (guide, gpt))] == [(0.0, 6), (0.5, 4)]
+    capsys.readouterr()
+    found = []
+    for more in (["--prior", gpt], ["--prior", gpt, "--guide", guide], ["--prior", windowed, "--guide", gpt]):
+        assert main([str(a) for a in ("evaluate", "--vqvae", vqvae, "--data", ham[0], "--split", "all", *more)]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    dataset = Dataset(open_source(ham[0]), Geometry(16, 16))
+    thrifty = Thrifty(load_model(vqvae)[0], load_model(gpt)[0], 0.5)
+    expected = metrics.evaluate_vqvae(thrifty, dataset, "all")["psnr"]
+    assert found[0]["prior"]["psnr"] == found[2]["prior"]["psnr"] == expected
+    assert found[1]["prior"]["psnr"] == found[1]["reconstruction"]["psnr"]  # the guide itself is for nearest codes
+
+
+def test_a_gpt_goes_on_where_its_guide_stopped(short, ham, tmp_path, monkeypatch):
+    smoke, data = PRESETS["smoke"], ["--preset", "smoke", "--data", str(ham[0])]
+    thrifty, still = replace(smoke.gpt, rate=0.5), replace(smoke.gpt_run, lrs=(0.0,))
+    monkeypatch.setitem(PRESETS, "smoke", replace(smoke, gpt=thrifty, gpt_run=still))
+    v, g, p = (str(tmp_path / f"{name}.safetensors") for name in "vgp")
+    assert main(["train-vqvae", *data, "--out", v]) == 0
+    assert main(["train-prior", *data, "--vqvae", v, "--kind", "guide", "--out", g]) == 0
+    assert main(["train-prior", *data, "--vqvae", v, "--guide", g, "--out", p]) == 0
+    a, b = (load_model(path)[0].state_dict() for path in (g, p))
+    assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_a_prior_without_its_vqvae_says_what_to_run(short, ham, capsys):

@@ -1,4 +1,5 @@
 """Laws of the whole report, on 16 px images and features that cost nothing."""
+import dataclasses
 import json
 
 import numpy as np
@@ -63,7 +64,16 @@ def test_without_a_prior_reconstructions_and_floors_remain(vqvae, dataset):
     r = judge(vqvae, None, dataset, "validation", **SMALL)
     assert r["samples"] == {"skipped": "no prior"}
     assert set(r["reconstructions"]) >= {"faithful", "jpeg"}
-    assert "cas" not in r["probe"]
+    assert "looks" not in r["probe"]
+
+
+def test_codes_that_a_prior_is_for_are_judged_beside_the_nearest(vqvae, gpt, dataset):
+    gpt.cfg = dataclasses.replace(gpt.cfg, rate=1.0)
+    r = judge(vqvae, gpt, dataset, "validation", **SMALL)
+    assert set(r["reconstructions"]) >= {"faithful", "faithful, thrifty codes"}
+    near, thrifty = (r["rates"]["codes"][k] for k in ("nearest codes", "thrifty codes"))
+    assert thrifty["psnr"] < near["psnr"]
+    assert thrifty["prior"]["bits_per_image"] < near["prior"]["bits_per_image"]
 
 
 def test_very_few_images_give_reasons_and_no_error(vqvae, gpt, dataset):

@@ -15,11 +15,16 @@ JUDGED = {
     "data": "lesions", "split": "validation", "images": 9, "seed": 0, "sampling": {"temperature": 0.9},
     "floors": {"train": {**KID, "kid_x1000": 1.0}}, "reconstructions": {"sharp": KID, "webp": {**KID, "payload": 280.0}},
     "samples": {"distances": {"sharp": KID}, "structure": SHAPE, "memorised": {"pixels": COPY, "features": COPY}},
-    "probe": {"classes": ["mel", "nv"], "class_control": {"ratio": 0.7, "recall": [0.5, 0.9]},
-              "cas": {"ratio_generated": 0.93, "auc": {"real": 0.9, "generated": 0.84, "both": 0.91}}},
-    "rates": {"psnr": 34.1, "coded": {"bytes": 100.0}, "prior": {"bits_per_code": 5.9, "bits_per_image": 1510.0},
-              "codecs_at_psnr": {"jpeg": {"payload": {"bytes": 400.0}}, "webp": {"payload": {"bytes": 250.0}},
-                                 "avif": {"payload": {"bytes": 200.0}}}}}
+    "probe": {"classes": ["mel", "nv"], "looks": {"sharp": {
+        "class_control": {"ratio": 0.7, "recall": [0.5, 0.9]}, "reconstructions": 0.8,
+        "cas": {"ratio_generated": 0.93, "auc": {"real": 0.9, "generated": 0.84, "both": 0.91}}}}},
+    "rates": {"codes": {"thrifty codes": {
+        "psnr": 34.1, "coded": {"bytes": 100.0}, "prior": {"bits_per_code": 5.9, "bits_per_image": 1510.0},
+        "codecs_at_psnr": {"jpeg": {"payload": {"bytes": 400.0}}, "webp": {"payload": {"bytes": 250.0}},
+                           "avif": {"payload": {"bytes": 200.0}}}}}}}
+SWEPT = {"split": "validation", "images": 9, "seed": 0, "rows": [
+    {"setting": {}, **KID, "structure": {"ratio": {"area": 2.0, "offset": 4.0}}},
+    {"setting": {"top_k": 50}, **KID, "kid_x1000": 80.0, "structure": {"ratio": {"area": 1.0, "offset": 1.0}}}]}
 
 
 def test_each_figure_stands_beside_its_measure():
@@ -27,11 +32,12 @@ def test_each_figure_stands_beside_its_measure():
     assert table["KID-Lite0 x 1000, samples, sharp"] == ("90 (80 to 101)", "real training images 1 (80 to 101)")
     assert table["KID-Lite0 x 1000, reconstructions, webp"] == ("90 (80 to 101)", "34.1 dB, 280 bytes without headers")
     assert table["structure, area"] == ("2.0 x", "0.0200 against 0.0100 of real ones")
-    assert table["requested class recognised / recall on real"] == ("0.70", "mel 0.50, nv 0.90")
-    assert table["classification accuracy score, AUC ratio"][0] == "0.930"
+    assert table["requested class recognised / recall on real, sharp"] == ("0.70", "reconstructions 0.80; mel 0.50, nv 0.90")
+    assert table["classification accuracy score, AUC ratio, sharp"][0] == "0.930"
     assert table["memorised, pixels"] == ("0.4%", "held-out images 1.0%")
-    assert table["bytes at 34.1 dB, ours / webp"] == ("0.40", "ours 100, jpeg 400, webp 250, avif 200")  # AVIF is not asked for
-    assert table["NLL, bits per code"] == ("5.90", "1510 bits/image")
+    beside = "ours 100, jpeg 400, webp 250, avif 200"                 # AVIF is shown, not asked for
+    assert table["bytes at 34.1 dB, thrifty codes / webp"] == ("0.40", beside)
+    assert table["NLL, bits per code, thrifty codes"] == ("5.90", "1510 bits/image")
 
 
 @pytest.mark.parametrize(("part", "measure"), [("probe", "requested"), ("rates", "bytes"), ("samples", "structure")])
@@ -42,9 +48,7 @@ def test_what_was_skipped_is_no_row(part, measure):
 
 
 def test_a_sweep_marks_the_least_distance_and_measures_structure_in_floors():
-    rows = [{"setting": {}, **KID, "structure": {"ratio": {"area": 2.0, "offset": 4.0}}},
-            {"setting": {"top_k": 50}, **KID, "kid_x1000": 80.0, "structure": {"ratio": {"area": 1.0, "offset": 1.0}}}]
-    lines = report.sweep({"split": "validation", "images": 9, "seed": 0, "rows": rows}).splitlines()
+    lines = report.sweep(SWEPT).splitlines()
     assert lines[0] == "validation, 9 images, seed 0"
     assert lines[4:] == ["| as trained | 90 (80 to 101) | 3.0 |", "| **top_k 50** | 80 (80 to 101) | 1.0 |"]
 
@@ -72,3 +76,9 @@ def test_the_command_prints_a_markdown_table(tmp_path):
     assert lines[0] == "lesions, validation, 9 images, seed 0; temperature 0.9"
     assert len({line.count("|") for line in lines[2:]}) == 1
     assert len(lines) == 4 + len(report.rows(JUDGED))
+
+
+def test_the_command_prints_a_sweep_too(tmp_path):
+    (tmp_path / "swept.json").write_text(json.dumps({"sweep": SWEPT}))
+    out = subprocess.run([sys.executable, "-m", "vqeval.report", tmp_path / "swept.json"], capture_output=True, text=True)
+    assert out.stdout.startswith("validation, 9 images")

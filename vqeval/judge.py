@@ -15,6 +15,7 @@ from vqeval.features import dataset_features, features
 from vqlib.dataset import Dataset
 from vqlib.gpt import SAMPLING
 from vqlib.metrics import assert_fits, likelihood, psnr
+from vqlib.thrift import encoder
 from vqlib.train import held_out_nats
 
 NO_TRAIN = {"skipped": "no training images that are not held out: pass train=(dataset, split)"}
@@ -77,8 +78,8 @@ class Bench:
     def distances(self, images: Tensor, paired: bool = False) -> dict:
         return distances(self.see(images), self.features, self.seed, paired)
 
-    def encode(self, images: Tensor) -> Tensor:                      # (n, 3, H, W) -> (n, h, w)
-        return in_parts(lambda x: self.vqvae.encode(x.to(self.device)), images)
+    def encode(self, images: Tensor, by=None) -> Tensor:             # (n, 3, H, W) -> (n, h, w)
+        return in_parts(lambda x: (by or self.vqvae).encode(x.to(self.device)), images)
 
     def decode(self, codes: Tensor, by=None) -> Tensor:              # (n, T) or (n, h, w) -> (n, 3, H, W)
         decode = getattr(by or self.vqvae, "decode", by)
@@ -89,6 +90,12 @@ class Bench:
         seeds = iter(range(1_000_003 * seed, 1_000_003 * (seed + 1)))
         options = self.sampling | sampling
         return in_parts(lambda y: self.prior.generate(y, seed=next(seeds), **options), labels.clamp(max=len(self.classes)))
+
+    @cached_property
+    def encoders(self) -> dict:
+        """Nearest codes, and those that the prior is for if it is for others."""
+        by = encoder(self.vqvae, self.prior)
+        return {"": self.vqvae} | ({} if by is self.vqvae else {", thrifty codes": by})
 
     @cached_property
     def decoders(self) -> dict:
@@ -111,11 +118,12 @@ def floors(bench: Bench) -> dict:
 
 def reconstructions(bench: Bench) -> dict:
     """Distances of the same photographs after the codes, and after a codec whose payload is as long as the plain codes."""
-    codes, out = bench.encode(bench.images), {}
-    size = rates.fixed_bytes(codes[0].numel(), bench.vqvae.cfg.n_codes)
-    for name, by in bench.decoders.items():
-        x = bench.decode(codes, by)
-        out[name] = {"bytes": size, "psnr": float(psnr(x, bench.images).mean()), **bench.distances(x, True)}
+    size, out = rates.fixed_bytes(bench.vqvae.cfg.grid**2, bench.vqvae.cfg.n_codes), {}
+    for way, by in bench.encoders.items():
+        codes = bench.encode(bench.images, by)
+        for name, look in bench.decoders.items():
+            x = bench.decode(codes, look)
+            out[name + way] = {"bytes": size, "psnr": float(psnr(x, bench.images).mean()), **bench.distances(x, True)}
     for codec in sorted({*rates.codecs()} - {"avif"}):
         x, point = rates.transcode(bench.images, codec, rates.quality_at(bench.images[:32], codec, size))
         out[codec] = {**point, **bench.distances(x, True)}
@@ -154,27 +162,37 @@ def teaching(bench: Bench, control: int, cas: int) -> dict:
     if bench.prior is None:
         return out
     labels = torch.arange(K).repeat(max(control, min(cas, -(-len(bench.taught[1]) // K))))
-    by = bench.sharp or bench.vqvae
-    made = in_parts(lambda c: bench.see(bench.decode(c, by)), bench.generate(labels, bench.seed + 1)), labels
-    few = tuple(part[: K * control] for part in made)
-    return out | {"class_control": probe.class_control(linear, held_out, few),
-                  "cas": probe.classification_accuracy_score(bench.taught, made, held_out, len(bench.names))}
+    drawn, found = bench.generate(labels, bench.seed + 1), bench.encode(bench.images, [*bench.encoders.values()][-1])
+    for name, by in bench.decoders.items():
+        made = in_parts(lambda c, by=by: bench.see(bench.decode(c, by)), drawn), labels
+        few, again = tuple(part[: K * control] for part in made), (bench.see(bench.decode(found, by)), bench.labels)
+        out.setdefault("looks", {})[name] = {
+            "class_control": probe.class_control(linear, held_out, few),
+            "reconstructions": probe.class_control(linear, held_out, again)["ratio"],
+            "cas": probe.classification_accuracy_score(bench.taught, made, held_out, len(bench.names))}
+    return out
 
 
 def rate_distortion(bench: Bench, n: int) -> dict:
-    """Ours beside image formats on the first n held-out images: bytes at the PSNR of the faithful reconstruction."""
+    """Ours beside image formats on the first n held-out images, for nearest codes and for those that the prior is for.
+
+    Bytes of the formats are those at the PSNR of our faithful reconstruction.
+    """
     x, labels = bench.images[:n], bench.labels[:n].clamp(max=len(bench.classes))
-    codes = bench.encode(x)
-    decibels = float(psnr(bench.decode(codes), x).mean())
     curves = {codec: rates.curve(x, codec, QUALITIES) for codec in rates.codecs()}
-    at = {c: {key: rates.bytes_at_psnr(points, decibels, key) for key in ("bytes", "payload")} for c, points in curves.items()}
-    out = {"images": len(x), "psnr": decibels, "plain_codes": rates.fixed_bytes(codes[0].numel(), bench.vqvae.cfg.n_codes),
-           "codecs_at_psnr": at, "curves": curves}
-    if bench.prior is None:
-        return out
-    codes = codes.flatten(1)
-    nats = held_out_nats(bench.prior, codes, labels)
-    return out | {"prior": likelihood(nats, x[0].numel()), "coded": rates.coded_bytes(bench.prior, codes, labels, nats)}
+    out = {"images": len(x), "curves": curves, "codes": {}}
+    for way, by in bench.encoders.items():
+        codes = bench.encode(x, by)
+        decibels = float(psnr(bench.decode(codes), x).mean())
+        at = {codec: {key: rates.bytes_at_psnr(points, decibels, key) for key in ("bytes", "payload")}
+              for codec, points in curves.items()}
+        ours = {"psnr": decibels, "plain": rates.fixed_bytes(codes[0].numel(), bench.vqvae.cfg.n_codes), "codecs_at_psnr": at}
+        if bench.prior is not None:
+            codes = codes.flatten(1)
+            nats = held_out_nats(bench.prior, codes, labels)
+            ours |= {"prior": likelihood(nats, x[0].numel()), "coded": rates.coded_bytes(bench.prior, codes, labels, nats)}
+        out["codes"][way.strip(", ") or "nearest codes"] = ours
+    return out
 
 
 def judge(vqvae, prior, dataset, split, *, control=128, cas=256, rate_images=128, **options) -> dict:

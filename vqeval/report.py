@@ -1,4 +1,4 @@
-"""python -m vqeval.report FILE: what `vqlib evaluate --judge --json FILE` found, as a table for people (Markdown)."""
+"""python -m vqeval.report FILE: what `vqlib evaluate --judge --sweep --json FILE` found, as tables for people (Markdown)."""
 import json
 import sys
 from pathlib import Path
@@ -31,12 +31,12 @@ def shapes(r: dict) -> list[tuple[str, str, str]]:
 
 def lessons(r: dict) -> list[tuple[str, str, str]]:
     probe, rows = r["probe"], []
-    if "class_control" in probe:
-        c = probe["class_control"]
-        rows.append(("requested class recognised / recall on real", f"{c['ratio']:.2f}",
-                     ", ".join(f"{k} {v:.2f}" for k, v in zip(probe["classes"], c["recall"]))))
-        cas = probe["cas"]
-        rows.append(("classification accuracy score, AUC ratio", f"{cas['ratio_generated']:.3f}",
+    for name, said in probe.get("looks", {}).items():
+        control, cas = said["class_control"], said["cas"]
+        rows.append((f"requested class recognised / recall on real, {name}", f"{control['ratio']:.2f}",
+                     f"reconstructions {said['reconstructions']:.2f}; "
+                     + ", ".join(f"{k} {v:.2f}" for k, v in zip(probe["classes"], control["recall"]))))
+        rows.append((f"classification accuracy score, AUC ratio, {name}", f"{cas['ratio_generated']:.3f}",
                      f"real {cas['auc']['real']:.3f}, generated {cas['auc']['generated']:.3f}, both {cas['auc']['both']:.3f}"))
     copies = r["samples"].get("memorised", {})
     return rows + [(f"memorised, {k}", f"{copies[k]['share']:.1%}", f"held-out images {copies[k]['floor']:.1%}")
@@ -44,15 +44,17 @@ def lessons(r: dict) -> list[tuple[str, str, str]]:
 
 
 def rates(r: dict) -> list[tuple[str, str, str]]:
-    rate = r["rates"]
-    if "coded" not in rate:
-        return []
-    ours, at = rate["coded"]["bytes"], {c: v["payload"]["bytes"] for c, v in rate["codecs_at_psnr"].items()}
-    best = min((c for c in at if c in ("jpeg", "webp")), key=at.get)
-    nll = rate["prior"]
-    return [(f"bytes at {rate['psnr']:.1f} dB, ours / {best}", f"{ours / at[best]:.2f}",
-             f"ours {ours:.0f}, " + ", ".join(f"{c} {v:.0f}" for c, v in at.items())),
-            ("NLL, bits per code", f"{nll['bits_per_code']:.2f}", f"{nll['bits_per_image']:.0f} bits/image")]
+    rows = []
+    for name, d in r["rates"].get("codes", {}).items():
+        if "coded" not in d:
+            continue
+        ours, at = d["coded"]["bytes"], {c: v["payload"]["bytes"] for c, v in d["codecs_at_psnr"].items()}
+        best = min((c for c in at if c in ("jpeg", "webp")), key=at.get)
+        rows += [(f"bytes at {d['psnr']:.1f} dB, {name} / {best}", f"{ours / at[best]:.2f}",
+                  f"ours {ours:.0f}, " + ", ".join(f"{c} {v:.0f}" for c, v in at.items())),
+                 (f"NLL, bits per code, {name}", f"{d['prior']['bits_per_code']:.2f}",
+                  f"{d['prior']['bits_per_image']:.0f} bits/image")]
+    return rows
 
 
 def rows(r: dict) -> list[tuple[str, str, str]]:
@@ -87,4 +89,5 @@ def published(workspace, split: str) -> dict | None:
 
 
 if __name__ == "__main__":
-    print(markdown(json.loads(Path(sys.argv[1]).read_text())["judged"]))
+    found = json.loads(Path(sys.argv[1]).read_text())
+    print("\n\n".join(show(found[key]) for key, show in (("judged", markdown), ("sweep", sweep)) if key in found))

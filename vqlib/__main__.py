@@ -16,6 +16,7 @@ from vqlib.files import FileError, load_model, save_model, write_atomically
 from vqlib.gpt import GPT, SAMPLING
 from vqlib.presets import PRESETS, open_workspace
 from vqlib.sharp import Look, Sharp
+from vqlib.thrift import encoder
 from vqlib.vqvae import VQVAE
 from vqlib.windowed import WindowedGPT
 
@@ -56,6 +57,7 @@ def judging_and_drawing(command, choices) -> None:
     p = command(evaluate, "figures of a VQ-VAE, and of a prior, on a split, as JSON")
     p.add_argument("--vqvae", type=Path, required=True)
     p.add_argument("--prior", type=Path)
+    p.add_argument("--guide", type=Path, help="another prior, whose codes this one is judged by")
     p.add_argument("--sharp", type=Path, help="judge this look at the codes beside the faithful one")
     p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation")
     p.add_argument("--judge", action="store_true", help="add KID, structure, class control, copies, rates (takes minutes)")
@@ -123,16 +125,16 @@ def train_sharp(args):
 
 def train_prior(args):
     ws, vqvae = on_codes_of(args)
-    p, encoder = ws.preset, vqvae if args.kind == "guide" else ws.encoder(vqvae, args.guide)
+    p, by = ws.preset, vqvae if args.kind == "guide" else ws.encoder(vqvae, args.guide)
     if args.kind == "windowed":
         run, prior = p.windowed_run, WindowedGPT(p.windowed)
     else:
         run = (args.kind == "guide" and p.guide_run) or p.gpt_run
-        prior = GPT(replace(p.gpt, n_classes=len(ws.dataset.classes), rate=getattr(encoder, "rate", 0.0)))
-        if encoder is not vqvae:                                      # it goes on where the guide stopped
-            prior.load_state_dict(encoder.prior.state_dict())
+        prior = GPT(replace(p.gpt, n_classes=len(ws.dataset.classes), rate=getattr(by, "rate", 0.0)))
+        if by is not vqvae:                                           # it goes on where the guide stopped
+            prior.load_state_dict(by.prior.state_dict())
     run = replace(run, steps=args.steps or run.steps)
-    codes = [train.encode_dataset(encoder, ws.dataset, *part) for part in (("train", p.views), ("validation",))]
+    codes = [train.encode_dataset(by, ws.dataset, *part) for part in (("train", p.views), ("validation",))]
     out = args.out or ws.folder / f"{args.kind}.safetensors"
     compile_parts(prior, args.compile)
     loop = train.train_prior(prior.to(ws.device), *codes, run, out.with_suffix(""), ws.dataset.fingerprint, args.accumulate)
@@ -156,8 +158,9 @@ def evaluate(args):
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
     prior, prior_card = load_model(args.prior) if args.prior else (None, {})
     if prior:
-        result["prior"] = {"file": args.prior.name,
-                           **metrics.evaluate_prior(prior, vqvae, dataset, args.split, prior_card["classes"])}
+        by = encoder(vqvae, load_model(args.guide, "gpt")[0] if args.guide else prior)
+        said = metrics.evaluate_prior(prior, by, dataset, args.split, prior_card["classes"])
+        result["prior"] = {"file": args.prior.name, **said}
     if args.judge or args.sweep:
         from vqeval import judge as judging  # an extra, and slow to import
         for name, chosen, run in (("judged", args.judge, judging.judge), ("sweep", args.sweep, judging.sweep)):

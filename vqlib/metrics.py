@@ -10,7 +10,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from vqlib.quantizer import perplexity
-from vqlib.train import encode_dataset, held_out_nats
+from vqlib.train import held_out_nats
 
 
 def to_8_bits(x: Tensor) -> Tensor:
@@ -96,10 +96,14 @@ def assert_fits(prior, vqvae) -> None:
 
 
 def evaluate_prior(prior, vqvae, dataset, split: str, classes: list[str]) -> dict:
-    """Likelihood figures of a split; `classes` are the prior's, and a class it does not know counts as "any"."""
+    """Likelihood figures of a split; `classes` are the prior's, and a class it does not know counts as "any".
+
+    PSNR and SSIM are of the codes whose likelihood is told: the VQ-VAE's nearest, or those that a `Thrifty` finds.
+    """
     assert_fits(prior, vqvae)
-    codes, labels = encode_dataset(vqvae, dataset, split)
+    r = reconstruct(vqvae, dataset, split)
+    codes, labels = r["codes"].flatten(1), r["labels"]
     known = torch.tensor([classes.index(c) if c in classes else len(classes) for c in dataset.classes])
-    nats = held_out_nats(prior, codes[:, 0], known[labels])
+    nats = held_out_nats(prior, codes, known[labels])
     return {"split": split, "images": len(codes), "ln_K": math.log(vqvae.cfg.n_codes),
-            **likelihood(nats, 3 * dataset.geometry.crop**2)}
+            "psnr": spread(r["psnr"]), "ssim": spread(r["ssim"]), **likelihood(nats, 3 * dataset.geometry.crop**2)}
