@@ -12,10 +12,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ablations import priors, quantizers
 from ablations.results import FOLDER, ROWS
 from ablations.rows import PriorRow, VQVAERow
+from vqdata.augment import Augment
 from vqdata.layouts import HOME, open_source
 from vqeval import structure
 from vqlib import metrics, train
-from vqlib.augment import Augment
 from vqlib.dataset import Dataset, Geometry, statistics
 from vqlib.files import load_model, write_atomically
 from vqlib.gpt import GPTConfig

@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from vqlib.augment import augment, centre_crop
+from vqdata.augment import augment, centre_crop
 from vqlib.dataset import SPLITS, assert_disjoint, split_of, statistics
 from vqlib.presets import open_workspace
 from vqview import notes, plots

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vqlib.augment import Augment, augment, batches, centre_crop, order, turn, view
-from vqlib.dataset import Geometry
+from vqdata.augment import Augment, augment, centre_crop, turn, view
+from vqlib.dataset import Geometry, batches, order
 
 OFF = Augment(flip=0.0, rotate=0.0)
 

@@ -17,9 +17,9 @@ from test_train import same
 from torch.distributed.launcher import LaunchConfig, elastic_launch
 
 import vqlib.files
+from vqdata.augment import Augment
 from vqdata.layouts import read_synthetic
 from vqlib.__main__ import main
-from vqlib.augment import Augment
 from vqlib.dataset import Dataset, Geometry
 from vqlib.distributed import joined
 from vqlib.files import load_model, load_state, save_model

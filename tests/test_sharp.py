@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqlib.augment import Augment
+from vqdata.augment import Augment
 from vqlib.sharp import Look, Sharp, SharpConfig, noise_of
 from vqlib.sharpen import faithful, train_sharp
 from vqlib.train import Run, read_log

@@ -10,7 +10,7 @@ from conftest import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vqlib.train
-from vqlib.augment import Augment, view
+from vqdata.augment import Augment, view
 from vqlib.files import FileError, load_state
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.train import Run, encode_dataset, held_out_nats, read_log, train_prior, train_vqvae, watch

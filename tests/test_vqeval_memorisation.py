@@ -2,8 +2,8 @@
 import pytest
 import torch
 
+from vqdata.augment import view
 from vqeval.memorisation import memorised, nearest, pixel_views, thumbnail_bank
-from vqlib.augment import view
 
 
 def pictures(n, seed, side=8):

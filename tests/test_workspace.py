@@ -3,8 +3,8 @@ import dataclasses
 
 import pytest
 
+from vqdata.augment import Augment
 from vqdata.layouts import read_synthetic
-from vqlib.augment import Augment
 from vqlib.dataset import Dataset
 from vqlib.files import load_model, save_model
 from vqlib.presets import PRESETS, Workspace, open_workspace

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from vqdata.augment import view
 from vqeval import need
-from vqlib.augment import view
 from vqlib.files import FileError
 from vqlib.metrics import to_8_bits
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqdata.augment import view
 from vqeval.features import features
-from vqlib.augment import view
 
 PIXEL_VIEWS = tuple(range(8))
 FEATURE_VIEWS = (0, 4)  # as it is and mirrored; all eight would take four times as long

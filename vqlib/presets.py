@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from vqdata.augment import Augment
 from vqdata.layouts import HOME, open_source
-from vqlib.augment import Augment
 from vqlib.dataset import Dataset, Geometry
 from vqlib.files import load_model, write_atomically
 from vqlib.gpt import GPTConfig

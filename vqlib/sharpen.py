@@ -3,7 +3,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqlib.augment import Augment, batches
+from vqdata.augment import Augment
+from vqlib.dataset import batches
 from vqlib.distributed import rank, world
 from vqlib.sharp import Sharp
 from vqlib.train import Run, Session

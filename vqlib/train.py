@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqlib.augment import Augment, batches, order, view
+from vqdata.augment import Augment, view
+from vqlib.dataset import batches, order
 from vqlib.distributed import agree, rank, replicated, total, world
 from vqlib.files import FileError, load_model, load_state, save_state, write_atomically
 

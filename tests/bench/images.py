@@ -16,11 +16,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
+from vqdata.augment import Augment
 from vqdata.layouts import Record, Source, open_source
 from vqdata.pixels import Geometry, decode
 from vqdata.synthetic import synthetic
-from vqlib.augment import Augment, batches
-from vqlib.dataset import Dataset, build_cache
+from vqlib.dataset import Dataset, batches, build_cache
 from vqlib.vqvae import VQVAE, VQVAEConfig
 
 from .timing import Row, between, compare

@@ -1,16 +1,9 @@
-"""Random views of whole batches, and batches that depend on (seed, step) only, so that a resumed run sees the same ones.
-
-Letters: B batch, S side of a cached square, C crop side.
-"""
+"""Random views of whole batches. Letters: B batch, S side of a cached square, C crop side."""
 import math
 from dataclasses import dataclass
-from itertools import count
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-
-from vqlib.distributed import rank, world
 
 
 def centre_crop(x: torch.Tensor, side: int) -> torch.Tensor:         # (..., S, S) -> (..., C, C)
@@ -57,25 +50,3 @@ def turn(x, angle, flips, crop: int) -> torch.Tensor:              # (B, 3, S, S
 def view(x: torch.Tensor, k: int) -> torch.Tensor:                   # (..., C, C)
     """The k-th of the eight flips and quarter turns; 0 is the image itself, 4 its mirror image."""
     return torch.rot90(x.flip(-1) if k >= 4 else x, k % 4, (-2, -1))
-
-
-def order(n: int, batch: int, seed: int, start=0, weights=None):
-    """Yield (step, (batch,) indices) for ever: shuffled passes over n, or, with weights (n,), draws in their proportion.
-
-    Step s is the same wherever one starts.
-    """
-    for step in count(start):
-        if weights is not None:
-            yield step, np.random.default_rng((seed, step)).choice(n, batch, p=weights / weights.sum())
-            continue
-        i = np.arange(step * batch, (step + 1) * batch)
-        decks = {epoch: np.random.default_rng((seed, epoch)).permutation(n) for epoch in set((i // n).tolist())}
-        yield step, np.array([decks[k // n][k % n] for k in i.tolist()])
-
-
-def batches(dataset, split: str, batch: int, seed: int, cfg: Augment, start=0):
-    """Yield this rank's training images (B, 3, C, C) in [0, 1] for ever, from update `start` on; (seed, step) decides them."""
-    rows = dataset.splits[split]
-    for step, picks in order(len(rows), batch, seed, start):
-        dice = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        yield augment(dataset.squares(rows[picks]), cfg, dataset.geometry.crop, dice).chunk(world())[rank()]
