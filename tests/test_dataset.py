@@ -27,7 +27,7 @@ def folder(path, **files):
 
 def pixels(path, name, geometry):
     data = Dataset(open_source(path), geometry, cache=path / "cache")
-    return data.squares([data.names.index(name)])[0].mul(255).round().int()          # (3, S, S)
+    return data.squares([data.names.index(name)])[0].int()                           # (3, S, S)
 
 
 def noise(n, side=24, seed=0):                                        # (n, S, S, 3): no two are near-duplicates

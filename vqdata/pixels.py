@@ -52,9 +52,11 @@ def decode(place, array, geometry: Geometry) -> np.ndarray:
         image = Image.fromarray(array[place])
     if min(image.size) < geometry.crop and not (geometry.resize and isinstance(place, int)):  # arrays may be enlarged, and say so
         raise ValueError(f"{image.width} x {image.height} px is smaller than the crop of {geometry.crop}")
-    if geometry.resize:
-        scale = geometry.resize / min(image.size)
-        image = image.resize([max(geometry.resize, round(s * scale)) for s in image.size], Image.Resampling.LANCZOS)
+    if geometry.resize:                                               # of the shorter side; only the square is computed
+        whole = [max(geometry.resize, round(s * geometry.resize / min(image.size))) for s in image.size]
+        first = [(w - geometry.side) // 2 for w in whole]
+        box = [s * (a + end) / w for end in (0, geometry.side) for s, w, a in zip(image.size, whole, first)]
+        image = image.resize((geometry.side,) * 2, Image.Resampling.LANCZOS, box)
     pixels = np.asarray(image)                                        # (height, width, 3)
     top, left = [max(0, s - geometry.side) // 2 for s in pixels.shape[:2]]
     pixels = pixels[top : top + geometry.side, left : left + geometry.side]
@@ -66,10 +68,11 @@ def decode(place, array, geometry: Geometry) -> np.ndarray:
 
 def dhash(images: np.ndarray) -> torch.Tensor:                       # (N, 3, S, S) uint8 -> (N, 256) of +-1
     """Difference hash: is each of 16 x 17 grey cells brighter than its left neighbour?"""
-    parts = []
-    for i in range(0, len(images), 512):
-        grey = torch.from_numpy(images[i : i + 512]).float().mean(1, keepdim=True)
-        cells = F.interpolate(grey, (16, 17), mode="bilinear", antialias=True)[:, 0]
+    unit, parts = torch.eye(images.shape[-1])[None, None], []
+    down = F.interpolate(unit, (16, images.shape[-1]), mode="bilinear", antialias=True)[0, 0]  # (16, S) rows -> cells
+    across = F.interpolate(unit, (images.shape[-1], 17), mode="bilinear", antialias=True)[0, 0]  # (S, 17)
+    for i in range(0, len(images), 64):                               # few enough to stay in the cache
+        cells = down @ (torch.from_numpy(images[i : i + 64]).float() @ across).sum(1)           # (64, 16, 17)
         parts.append((cells[:, :, 1:] > cells[:, :, :-1]).flatten(1))
     return torch.cat(parts).float() * 2 - 1
 
@@ -79,7 +82,7 @@ def near_groups(images: np.ndarray, lesions: list[str]) -> list[str]:
     names, node = np.unique(lesions, return_inverse=True)             # sorted: the least id has the least number
     bits = dhash(images)
     starts = range(0, len(bits), 1024)
-    links = [(bits[i : i + 1024] @ bits.T >= 256 - 2 * NEAR).nonzero().numpy() + np.array([i, 0]) for i in starts]
+    links = [(bits[i : i + 1024] @ bits[i:].T >= 256 - 2 * NEAR).nonzero().numpy() + i for i in starts]  # each pair once
     a, b = node[np.concatenate(links)].T                              # (links,) distance = (256 - dot) / 2 <= NEAR
     graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(names),) * 2)
     group = connected_components(graph, directed=False)[1]            # (lesions,)

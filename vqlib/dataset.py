@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vqdata.augment import Augment, augment, centre_crop
+from vqdata.augment import Augment, augment, centre_crop, unit
 from vqdata.layouts import HOME, DataError, Source
 from vqdata.pixels import Geometry, build_cache
 from vqlib.distributed import rank, world
@@ -55,7 +55,8 @@ class Dataset:
         if limit:                                                     # groups in an order that no label decides
             rows = sorted(rows, key=lambda r: hashlib.sha256(f"limit {r[4]}".encode()).digest())[:limit]
             self.fingerprint = hashlib.sha256(f"{self.fingerprint} {limit}".encode()).hexdigest()[:16]
-        self.rows, self.names, self.label_names, self.lesions, groups = map(list, zip(*rows))
+        rows, self.names, self.label_names, self.lesions, groups = map(list, zip(*rows))
+        self.rows = np.array(rows)                                    # (N,) places in `images`
         mapped = np.load(folder / "images.npy", mmap_mode="c")
         self.file, self.images = mapped.base, torch.from_numpy(mapped)                      # images may be moved to a GPU
         self.classes = sorted(set(self.label_names))
@@ -69,12 +70,11 @@ class Dataset:
 
     def __getitem__(self, i) -> torch.Tensor:                        # indices (B,) -> (B, 3, C, C) in [0, 1]
         """Centre crops, no augmentation."""
-        return centre_crop(self.squares(i), self.geometry.crop)
+        return unit(centre_crop(self.squares(i), self.geometry.crop))
 
-    def squares(self, i) -> torch.Tensor:                            # indices (B,) -> (B, 3, S, S) in [0, 1]
+    def squares(self, i) -> torch.Tensor:                            # indices (B,) -> (B, 3, S, S) bytes
         """Cached squares, with the margin that raw crops have."""
-        i = torch.as_tensor(np.asarray(self.rows)[i]).to(self.images.device, non_blocking=True)
-        x = self.images.index_select(0, i).float().div_(255)
+        x = self.images.index_select(0, torch.as_tensor(self.rows[i]).to(self.images.device, non_blocking=True))
         self.file.madvise(mmap.MADV_DONTNEED)                         # else an epoch later the whole file counts as ours
         return x
 
