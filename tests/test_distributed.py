@@ -25,6 +25,8 @@ from vqlib.distributed import joined
 from vqlib.files import load_model, load_state, save_model
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.presets import PRESETS
+from vqlib.sharp import Sharp, SharpConfig
+from vqlib.sharpen import train_sharp
 from vqlib.train import Run, read_log, train_prior, train_vqvae
 from vqlib.vqvae import VQVAE
 from vqlib.windowed import WindowedConfig, WindowedGPT
@@ -42,7 +44,8 @@ def spread(model):
 
 
 MODELS = {"vqvae": lambda: spread(VQVAE(replace(TINY, revive=0.5, decay=0.3))), "gpt": lambda: GPT(GPTConfig(**SIZE)),
-          "windowed": lambda: WindowedGPT(WindowedConfig(**SIZE))}
+          "windowed": lambda: WindowedGPT(WindowedConfig(**SIZE)),
+          "sharp": lambda: Sharp(SharpConfig(code_dim=TINY.code_dim, width=8, layers=1, patch=2))}
 WAYS = [(name, passes) for name in MODELS for passes in (1, 2)]
 
 
@@ -53,8 +56,10 @@ def coded(n, seed):
 
 def loop(model, cache, folder=None, passes=1, run=RUN):
     """(step, losses) after each update of this rank."""
-    if isinstance(model, VQVAE):
+    if isinstance(model, VQVAE | Sharp):
         data = Dataset(read_synthetic(90, 16, seed=0), Geometry(16, 16), cache=cache)
+        if isinstance(model, Sharp):
+            return train_sharp(model, spread(VQVAE(TINY)), data, run, Augment(), folder, passes)
         return train_vqvae(model, data, run, Augment(), folder=folder, accumulate=passes)
     return train_prior(model, coded(40, 1), coded(20, 2), run, folder, accumulate=passes)
 
