@@ -71,9 +71,16 @@ def test_codes_that_a_prior_is_for_are_judged_beside_the_nearest(vqvae, gpt, dat
     gpt.cfg = dataclasses.replace(gpt.cfg, rate=1.0)
     r = judge(vqvae, gpt, dataset, "validation", **SMALL)
     assert set(r["reconstructions"]) >= {"faithful", "faithful, thrifty codes"}
-    near, thrifty = (r["rates"]["codes"][k] for k in ("nearest codes", "thrifty codes"))
+    near, *_, thrifty = r["rates"]["codes"].values()
+    assert list(r["rates"]["codes"])[::3] == ["nearest codes", "thrifty codes, rate 1.0"]
     assert thrifty["psnr"] < near["psnr"]
     assert thrifty["prior"]["bits_per_image"] < near["prior"]["bits_per_image"]
+
+
+def test_samples_of_a_class_may_have_a_guidance_of_their_own(vqvae, gpt, dataset, report):
+    r = judge(vqvae, gpt, dataset, "validation", sharp=vqvae.decode, sampling={"temperature": 0.9}, class_guidance=9.0, **SMALL)
+    assert r["samples"] == report["samples"]
+    assert r["probe"]["looks"] != report["probe"]["looks"]
 
 
 def test_very_few_images_give_reasons_and_no_error(vqvae, gpt, dataset):

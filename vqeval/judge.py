@@ -151,18 +151,22 @@ def copies(bench: Bench, images: Tensor) -> dict:
     return {"pixels": memorisation.memorised(*pixels, bank), "features": memorisation.memorised(*seen, bench.taught[0])}
 
 
-def teaching(bench: Bench, control: int, cas: int) -> dict:
-    """The probe on real images, and with a prior class control on `control` and CAS on `cas` samples per class."""
+def teaching(bench: Bench, control: int, cas: int, guidance: float | None = None) -> dict:
+    """The probe on real images, and with a prior class control on `control` and CAS on `cas` samples per class.
+
+    `guidance`: of these samples, if not that of the others: a diagnosis on demand is what guidance is for.
+    """
     if not len(bench.source_rows):
         return NO_TRAIN
     if len(bench.taught[1].unique()) < 2:
         return {"skipped": "all training images are of one class"}
     held_out, linear, K = (bench.features, bench.labels), probe.Probe(*bench.taught, len(bench.names)), len(bench.classes)
-    out = {"classes": bench.names, "images": len(bench.taught[1]), "held_out": linear.scores(*held_out)}
+    out = {"classes": bench.names, "images": len(bench.taught[1]), "held_out": linear.scores(*held_out), "guidance": guidance}
     if bench.prior is None:
         return out
     labels = torch.arange(K).repeat(max(control, min(cas, -(-len(bench.taught[1]) // K))))
-    drawn, found = bench.generate(labels, bench.seed + 1), bench.encode(bench.images, [*bench.encoders.values()][-1])
+    drawn = bench.generate(labels, bench.seed + 1, guidance=guidance or bench.sampling["guidance"])
+    found = bench.encode(bench.images, [*bench.encoders.values()][-1])
     for name, by in bench.decoders.items():
         made = in_parts(lambda c, by=by: bench.see(bench.decode(c, by)), drawn), labels
         few, again = tuple(part[: K * control] for part in made), (bench.see(bench.decode(found, by)), bench.labels)
@@ -174,14 +178,15 @@ def teaching(bench: Bench, control: int, cas: int) -> dict:
 
 
 def rate_distortion(bench: Bench, n: int) -> dict:
-    """Ours beside image formats on the first n held-out images, for nearest codes and for those that the prior is for.
+    """Ours beside image formats on the first n held-out images, for nearest codes and at shares of the prior's rate.
 
     Bytes of the formats are those at the PSNR of our faithful reconstruction.
     """
     x, labels = bench.images[:n], bench.labels[:n].clamp(max=len(bench.classes))
     curves = {codec: rates.curve(x, codec, QUALITIES) for codec in rates.codecs()}
     out = {"images": len(x), "curves": curves, "codes": {}}
-    for way, by in bench.encoders.items():
+    for share in (0, 1 / 3, 2 / 3, 1) if len(bench.encoders) > 1 else (0,):
+        by = encoder(bench.vqvae, bench.prior, share * bench.prior.cfg.rate if share else 0.0)
         codes = bench.encode(x, by)
         decibels = float(psnr(bench.decode(codes), x).mean())
         at = {codec: {key: rates.bytes_at_psnr(points, decibels, key) for key in ("bytes", "payload")}
@@ -191,12 +196,14 @@ def rate_distortion(bench: Bench, n: int) -> dict:
             codes = codes.flatten(1)
             nats = held_out_nats(bench.prior, codes, labels)
             ours |= {"prior": likelihood(nats, x[0].numel()), "coded": rates.coded_bytes(bench.prior, codes, labels, nats)}
-        out["codes"][way.strip(", ") or "nearest codes"] = ours
+        out["codes"][f"thrifty codes, rate {by.rate:.1f}" if share else "nearest codes"] = ours
     return out
 
 
-def judge(vqvae, prior, dataset, split, *, control=128, cas=256, rate_images=128, **options) -> dict:
+def judge(vqvae, prior, dataset, split, *, control=128, cas=256, rate_images=128, class_guidance=None, **options) -> dict:
     """All figures of a held-out split, ready for JSON; `prior` None leaves out what needs samples; `options` see Bench.
+
+    `class_guidance`: of the samples for class control and CAS, if not the setting of the others.
 
     Figures that cannot be had (no training images, too few held out) are {"skipped": reason}. KID is times 1,000. Features
     take most of the time, 25 ms an image on a CPU core: HAM10000's validation split needs those of some 20,000 images.
@@ -205,7 +212,7 @@ def judge(vqvae, prior, dataset, split, *, control=128, cas=256, rate_images=128
     return {"split": split, "data": dataset.title, "images": len(bench.images), "seed": bench.seed, "sampling": bench.sampling,
             "floors": floors(bench), "reconstructions": reconstructions(bench),
             "samples": {"skipped": "no prior"} if prior is None else samples(bench),
-            "probe": teaching(bench, control, cas), "rates": rate_distortion(bench, rate_images)}
+            "probe": teaching(bench, control, cas, class_guidance), "rates": rate_distortion(bench, rate_images)}
 
 
 def sweep(vqvae, prior, dataset, split, settings=SWEEP, **options) -> dict:

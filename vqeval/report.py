@@ -31,12 +31,13 @@ def shapes(r: dict) -> list[tuple[str, str, str]]:
 
 def lessons(r: dict) -> list[tuple[str, str, str]]:
     probe, rows = r["probe"], []
+    guided = f", guidance {probe['guidance']}" if probe.get("guidance") else ""
     for name, said in probe.get("looks", {}).items():
         control, cas = said["class_control"], said["cas"]
-        rows.append((f"requested class recognised / recall on real, {name}", f"{control['ratio']:.2f}",
+        rows.append((f"requested class recognised / recall on real, {name}{guided}", f"{control['ratio']:.2f}",
                      f"reconstructions {said['reconstructions']:.2f}; "
                      + ", ".join(f"{k} {v:.2f}" for k, v in zip(probe["classes"], control["recall"]))))
-        rows.append((f"classification accuracy score, AUC ratio, {name}", f"{cas['ratio_generated']:.3f}",
+        rows.append((f"classification accuracy score, AUC ratio, {name}{guided}", f"{cas['ratio_generated']:.3f}",
                      f"real {cas['auc']['real']:.3f}, generated {cas['auc']['generated']:.3f}, both {cas['auc']['both']:.3f}"))
     copies = r["samples"].get("memorised", {})
     return rows + [(f"memorised, {k}", f"{copies[k]['share']:.1%}", f"held-out images {copies[k]['floor']:.1%}")

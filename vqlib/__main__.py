@@ -62,6 +62,7 @@ def judging_and_drawing(command, choices) -> None:
     p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation")
     p.add_argument("--judge", action="store_true", help="add KID, structure, class control, copies, rates (takes minutes)")
     p.add_argument("--sweep", action="store_true", help="add KID for a row of sampling settings (a minute or two for each)")
+    p.add_argument("--class-guidance", type=float, help="judge class control and CAS on samples of another guidance")
     p.add_argument("--images", type=positive, help="judge and sweep so many held-out images instead of all")
     p.add_argument("--json", type=Path, help="write here too, besides printing")
     p = command(sample, "draw new images of a class")
@@ -163,14 +164,19 @@ def evaluate(args):
         result["prior"] = {"file": args.prior.name, **said}
     if args.judge or args.sweep:
         from vqeval import judge as judging  # an extra, and slow to import
-        for name, chosen, run in (("judged", args.judge, judging.judge), ("sweep", args.sweep, judging.sweep)):
+        for name, chosen, run, more in (("judged", args.judge, judging.judge, {"class_guidance": args.class_guidance}),
+                                        ("sweep", args.sweep, judging.sweep, {})):
             if chosen:
                 result[name] = run(vqvae, prior, dataset, args.split, sharp=sharp, n=args.images,
-                                   classes=prior_card.get("classes"), sampling={k: getattr(args, k) for k in SAMPLING})
+                                   classes=prior_card.get("classes"), sampling=settings(args), **more)
     text = json.dumps(result, indent=1)
     if args.json:
         write_atomically(args.json, text.encode())
     print(text)
+
+
+def settings(args) -> dict:
+    return {k: getattr(args, k) for k in SAMPLING}
 
 
 def sample(args):
@@ -183,7 +189,7 @@ def sample(args):
     if args.label not in names:
         raise DataError(f"no class {args.label!r}; this prior knows {', '.join(names)}")
     labels = torch.full((args.n,), names.index(args.label))
-    codes = gpt.generate(labels, **{k: getattr(args, k) for k in SAMPLING}, seed=args.seed)
+    codes = gpt.generate(labels, **settings(args), seed=args.seed)
     decoder = look(vqvae, args.sharp) if args.sharp else vqvae
     save_image(decoder.decode(codes.view(args.n, gpt.cfg.grid, gpt.cfg.grid)), args.out)
     print(f"wrote {args.out}: {args.n} images of class {args.label}, seed {args.seed}")
