@@ -41,6 +41,7 @@ DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
 SPLIT = "validation"
 SEED = 0
 TEMPERATURE = 0.95  # chosen by the sweep below
+GUIDANCE = 2.0      # for a diagnosis on demand
 
 # %%
 ws = open_workspace(PRESET, DATA)
@@ -150,7 +151,7 @@ plots.save(fig, ws, "05_samples")
 
 # %%
 per_class = torch.arange(ANY).repeat_interleave(8)
-images = look.decode(gpt.generate(per_class, guidance=2.0, seed=SEED).view(-1, side, side))
+images = look.decode(gpt.generate(per_class, TEMPERATURE, guidance=GUIDANCE, seed=SEED).view(-1, side, side))
 fig, axs = plt.subplots(ANY, 1, figsize=(7, 0.95 * ANY))
 for ax, name, row in zip(axs, card["classes"], images.split(8)):
     plots.show_images(ax, row)
@@ -251,7 +252,8 @@ for name, d in kids.items():
 # classification accuracy score (can a probe learn from samples alone?), copies, and bytes. It takes a quarter of an hour and is
 # not repeated here:
 #
-# `python -m vqlib evaluate --vqvae V --sharp S --prior P --split test --judge --json FILE`, then `python -m vqeval.report FILE`
+# `python -m vqlib evaluate --vqvae V --sharp S --prior P --split test --judge --temperature 0.95 --class-guidance 2 --json FILE`,
+# then `python -m vqeval.report FILE`
 
 # %%
 judged = report.published(ws, "test")

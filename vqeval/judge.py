@@ -200,13 +200,13 @@ def rate_distortion(bench: Bench, n: int) -> dict:
     return out
 
 
-def judge(vqvae, prior, dataset, split, *, control=128, cas=256, rate_images=128, class_guidance=None, **options) -> dict:
+def judge(vqvae, prior, dataset, split, *, control=128, cas=512, rate_images=128, class_guidance=None, **options) -> dict:
     """All figures of a held-out split, ready for JSON; `prior` None leaves out what needs samples; `options` see Bench.
 
     `class_guidance`: of the samples for class control and CAS, if not the setting of the others.
 
     Figures that cannot be had (no training images, too few held out) are {"skipped": reason}. KID is times 1,000. Features
-    take most of the time, 25 ms an image on a CPU core: HAM10000's validation split needs those of some 20,000 images.
+    take most of the time, 25 ms an image on a CPU core: HAM10000's validation split needs those of some 25,000 images.
     """
     bench = Bench(vqvae, prior, dataset, split, **options)
     return {"split": split, "data": dataset.title, "images": len(bench.images), "seed": bench.seed, "sampling": bench.sampling,
