@@ -52,8 +52,11 @@ def turn(x, angle, flips, crop: int) -> torch.Tensor:              # (B, 3, S, S
     row = column[:, None]
     if flips is not None:
         column = torch.where(flips.to(x.device, non_blocking=True)[:, None, None], -column, column)  # (B, 1, C)
-    grid = torch.stack([angle.cos() * column - angle.sin() * row, angle.sin() * column + angle.cos() * row], -1)
-    return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    cos, sin, grid = angle.cos(), angle.sin(), x.new_empty(len(x), crop, crop, 2)
+    torch.sub(cos * column, sin * row, out=grid[..., 0])
+    torch.add(sin * column, cos * row, out=grid[..., 1])
+    grid = grid.clamp(-1, 1).mul_(2).sub_(grid)                       # reflects at the border; twice as fast as grid_sample's
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def view(x: torch.Tensor, k: int) -> torch.Tensor:                   # (..., C, C)
