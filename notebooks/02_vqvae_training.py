@@ -237,11 +237,12 @@ results.draw(ax, "vqvae")
 plots.save(fig, ws, "02_ablations")
 
 # %% [markdown]
-# **What we saw.** Two fixes carry it: codes that start on data (+5 dB over a collapsed book) and revival (+1.3 dB, 158 to 509
+# **What we saw.** Two fixes carry it: codes that start on data (+5 dB over a collapsed book) and revival (+1.3 dB, 139 to 509
 # codes). Two of "our" choices did not earn their place *at this length*: dividing by the right variance alone makes the
-# collapse worse (commitment then weighs twenty times more), and the cosine costs half a decibel, because codes revived after
-# 180 updates find a rate that already falls. Of the alternatives, codes of length one and scalar quantization lose, the
-# rotation trick changes nothing, and a code width of 16 is as good as 128: the codebook lives in a few dimensions (notebook 3).
+# collapse worse (commitment then weighs twenty times more), and the cosine costs 0.7 dB, because codes revived after
+# 180 updates find a rate that already falls. Of the alternatives, scalar quantization loses 0.6 dB, codes of length one and the
+# rotation trick differ from ours by less than seeds do, and a code width of 16 is as good as 128: the codebook lives in a few
+# dimensions (notebook 3).
 # Half the bits per side, f = 8, cost 3 dB at 64 px; the weights that ship pay that with pixels, 128 instead of 64.
 
 # %% [markdown]
