@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = {"vqdata": set(), "vqlib": {"vqdata"}, "vqeval": {"vqlib"}, "vqview": {"vqlib"},
+LAYERS = {"vqdata": set(), "vqlib": {"vqdata"}, "vqeval": {"vqdata", "vqlib"}, "vqview": {"vqlib"},
           "ablations": {"vqdata", "vqlib", "vqeval"}}                 # what each may load besides itself
 MODULES = sorted(p for layer in LAYERS for p in (ROOT / layer).glob("*.py"))
 CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}         # names that differ on conda-forge

@@ -65,7 +65,8 @@ def test_the_flagship_has_256_codes_an_image_and_heads_that_divide():
     p = PRESETS["flagship"]
     assert p.vqvae.grid**2 == 256
     assert p.gpt.width % p.gpt.heads == 0
-    assert len(set(p.views)) == 8
+    assert len(set(p.views)) == len(p.views) == 4                     # thrifty codes take long to find
+    assert set(p.views) <= set(range(8))
     assert p.augment.dihedral
 
 
@@ -95,6 +96,8 @@ def test_what_ships_was_trained_by_the_settings_of_its_preset(path):
     preset, kind = PRESETS[card["preset"]], card["kind"]
     preset = preset.counterpart if path.stem.startswith("counterpart") else preset
     config = replace(preset.gpt, n_classes=len(card["classes"])) if kind == "gpt" else getattr(preset, kind)
+    if path.stem.startswith("guide"):                                 # the GPT that chooses codes learnt from nearest ones
+        kind, config = "guide", replace(config, rate=0.0)
     expected = json.loads(json.dumps([asdict(config), asdict(getattr(preset, f"{kind}_run"))]))
     assert [card["config"], card["run"]] == expected
     assert path.with_suffix(".jsonl").exists()

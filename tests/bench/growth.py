@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.ticker import NullFormatter
 
 from vqdata.layouts import Record, Source
 from vqdata.pixels import Geometry
@@ -103,14 +104,17 @@ def exponent(x, y) -> float:
 
 
 def draw(results: dict[str, np.ndarray], path: Path) -> None:
-    fig, axes = plt.subplots(2, len(results), figsize=(3.1 * len(results), 5.6), squeeze=False, constrained_layout=True)
+    fig, axes = plt.subplots(2, len(results), figsize=(2.6 * len(results), 5.6), squeeze=False, constrained_layout=True)
     for (title, points), column in zip(results.items(), axes.T):
         size, *measured = points.T
         for ax, y, name, order in zip(column, measured, ("seconds per image", "peak MiB"), PANELS[title][3:]):
             ax.loglog(size, y, "o-")
+            ax.set_xticks(size[::2], [f"{s:.0f}" for s in size[::2]])
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.yaxis.set_minor_formatter(NullFormatter())
             ax.set_xlabel(PANELS[title][2])
             ax.set_ylabel(name)
-            ax.set_title(f"{title}\nexponent {exponent(size, y):.2f} (its algorithm: {order})", fontsize=8)
+            ax.set_title(f"{title}\nexponent {exponent(size, y):.2f}\n(its algorithm: {order})", fontsize=8)
     path.parent.mkdir(exist_ok=True)
     fig.savefig(path, dpi=120, metadata={"Software": None})
 
