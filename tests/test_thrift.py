@@ -61,6 +61,11 @@ def test_an_image_has_the_same_codes_alone_and_in_a_batch(vqvae, prior, images):
     assert torch.equal(thrifty.encode(images)[2:3], thrifty.encode(images[2:3]))
 
 
+def test_images_of_another_size_are_refused_by_name(vqvae, prior):
+    with pytest.raises(ValueError, match=r"4 x 4 codes.*\(2, 3, 24, 16\)"):
+        Thrifty(vqvae, prior, 1.0).encode(torch.zeros(2, 3, 24, 16))
+
+
 def test_it_decodes_as_its_vqvae_does(vqvae, prior):
     codes = torch.arange(16).view(1, 4, 4)
     assert torch.equal(Thrifty(vqvae, prior, 1.0).decode(codes), vqvae.decode(codes))

@@ -30,6 +30,8 @@ class Thrifty:
         Cells come in the prior's order of drawing. The class is not told: codes depend on the image only.
         """
         z, grid = self.vqvae.encoder(self.vqvae.normalise(images)), self.prior.cfg.grid
+        if z.shape[-2:] != (grid, grid):
+            raise ValueError(f"the prior knows {grid} x {grid} codes, images of {tuple(images.shape)} have {tuple(z.shape[-2:])}")
         far = torch.cdist(as_rows(z), self.vqvae.quantizer.codebook).square().view(len(z), grid**2, -1)  # (B, T, K)
         order = self.prior.order.tolist()
         codes = torch.empty(len(z), len(order), dtype=torch.long, device=z.device)
