@@ -1,4 +1,4 @@
-"""python -m ablations {vqvae,prior,all}: train every row with the same number of updates, keep its figures as JSON."""
+"""python -m ablations {vqvae,prior,transform,all}: train every row as long as the others, keep its figures as JSON."""
 import argparse
 import json
 import time
@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ablations import priors, quantizers
+from ablations import priors, quantizers, transforms
 from ablations.results import FOLDER, ROWS
-from ablations.rows import PriorRow, VQVAERow
+from ablations.rows import PriorRow, TransformRow, VQVAERow
 from vqdata.augment import Augment
+from vqdata.dataset import Dataset, Geometry, statistics
 from vqdata.layouts import HOME, open_source
 from vqeval import structure
 from vqlib import metrics, train
-from vqlib.dataset import Dataset, Geometry, statistics
 from vqlib.files import load_model, write_atomically
 from vqlib.gpt import GPTConfig
 from vqlib.presets import PRESETS
@@ -104,7 +104,7 @@ class PriorBench:
                 "heads": self.cfg.heads, "layers": self.cfg.layers, "samples": self.n_samples}
 
     def figures(self, row: PriorRow, seed: int) -> dict:
-        cfg, run = replace(self.cfg, dropout=row.dropout), replace(self.run, seed=seed)
+        cfg, run = replace(self.cfg, dropout=row.dropout, kv_heads=row.kv_heads), replace(self.run, seed=seed)
         codes, held = self.train[0][:, : row.views], self.held_out[0]
         y, held_y = (y if row.class_token else torch.full_like(y, cfg.n_classes) for _, y in (self.train, self.held_out))
         prior = priors.build(row, cfg, run.steps, seed)
@@ -130,6 +130,30 @@ class PriorBench:
         return {"structure": float(np.exp(np.mean(np.log([*ratio.values()])))), "structure_parts": ratio}
 
 
+@dataclass
+class TransformBench:
+    """What all rows of the third table share: the geometry, bits and held-out images of the flagship."""
+
+    dataset: Dataset
+    n_codes: int = 512
+    n_train: int = 3000
+    table = "transform"
+
+    @classmethod
+    def open(cls, data):
+        p = PRESETS["flagship"]
+        return cls(Dataset(open_source(data, p.n_synthetic, p.geometry.side), p.geometry), p.vqvae.n_codes)
+
+    @property
+    def sizes(self) -> dict:
+        return {"data": self.dataset.title, "images": len(self.dataset), "training_images": self.n_train, "n_codes": self.n_codes}
+
+    def figures(self, row: TransformRow, seed: int) -> dict:
+        some = np.random.default_rng(0).permutation(self.dataset.splits["train"])[: self.n_train]
+        held_out = self.dataset[self.dataset.splits["validation"]]
+        return transforms.figures(self.dataset[some], held_out, row.side, row.keep, self.n_codes, seed)
+
+
 def run(bench, row, seed: int, folder: Path) -> bool:
     """Train and judge a row unless a result with the same settings is there; says which."""
     path = folder / f"{bench.table}-{row.key}-{seed}.json"
@@ -146,12 +170,12 @@ def run(bench, row, seed: int, folder: Path) -> bool:
 
 def main(argv=None) -> None:
     p = argparse.ArgumentParser(prog="python -m ablations", description=__doc__)
-    p.add_argument("table", choices=("vqvae", "prior", "all"))
+    p.add_argument("table", choices=(*ROWS, "all"))
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--data", help="folder or .npz; default: $VQLIB_DATA, data/ham10000, synthetic")
     p.add_argument("--out", type=Path, default=FOLDER, help="where results lie; default: ablations/results")
     args = p.parse_args(argv)
-    benches = [bench.open(args.data) for bench in (VQVAEBench, PriorBench) if args.table in (bench.table, "all")]
+    benches = [bench.open(args.data) for bench in (VQVAEBench, PriorBench, TransformBench) if args.table in (bench.table, "all")]
     for seed in args.seeds:                                           # a whole table of one seed first
         for bench in benches:
             for row in ROWS[bench.table]:

@@ -7,11 +7,12 @@ import numpy as np
 from ablations import rows
 
 FOLDER = Path(__file__).parent / "results"
-ROWS = {"vqvae": rows.VQVAE, "prior": rows.PRIOR}
+ROWS = {"vqvae": rows.VQVAE, "prior": rows.PRIOR, "transform": rows.TRANSFORM}
 FIGURES = {"vqvae": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "codes_used": ("codes used", 0),
                      "perplexity": ("perplexity", 0)},
            "prior": {"nats": ("nats/code", 3), "bits": ("bits/code", 3), "train_nats": ("in training", 3),
-                     "structure": ("structure, x real", 1)}}
+                     "structure": ("structure, x real", 1)},
+           "transform": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "axes": ("axes coded", 0), "uncoded": ("uncoded, dB", 2)}}
 
 
 def read(table: str, folder: Path = FOLDER) -> dict[str, dict[int, dict]]:

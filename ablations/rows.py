@@ -1,4 +1,4 @@
-"""What each row of the two tables changes: a path from the report's settings to ours, and single swaps beside it."""
+"""What each row of the three tables changes: a path from the report's settings to ours, and single swaps beside it."""
 from dataclasses import dataclass, replace
 
 
@@ -30,10 +30,22 @@ class PriorRow:
     around: bool = True             # codes drawn around a cell are inputs
     class_token: bool = True
     order: str = "sparse to dense"  # or "raster", or "annealed": random at first, raster in the end
+    kv_heads: int = 2               # of two heads: each has keys and values of its own; 1 is what `GPTConfig` takes by default
     dropout: float = 0.0
     corruption: float = 0.0         # share of input codes that training replaces by random ones
     views: int = 8                  # flips and quarter turns of each training image
     average: float = 0.0            # decay of a moving average of the weights, which is then judged
+
+
+@dataclass(frozen=True)
+class TransformRow:
+    """One linear codec: blocks of `side` pixels, of which `keep` frequencies per side are coded."""
+
+    key: str
+    label: str
+    side: int
+    keep: int
+    against: str | None = None
 
 
 def path(first, *changes) -> list:
@@ -72,8 +84,14 @@ PRIOR = path(
     ("ours", "+ sparse to dense = ours", {"order": "sparse to dense"}))
 PRIOR += swaps(
     PRIOR[-1],
+    ("shared", "heads share keys and values", {"kv_heads": 1}),
     ("dropout", "dropout 0.1", {"dropout": 0.1}),
     ("corruption", "a tenth of inputs random", {"corruption": 0.1}),
     ("one-view", "one view for eight", {"views": 1}),
     ("average", "weights averaged", {"average": 0.98}))
 PRIOR += swaps(PRIOR[4], ("annealed", "raster, order random at first", {"order": "annealed"}))
+
+TRANSFORM = [TransformRow("8", "blocks of 8 px: each cell alone", 8, 8)]
+for side, keep in ((16, 16), (32, 16), (64, 26), (128, 40)):
+    label = f"blocks of {side} px: {side**2 // 64} cells together"
+    TRANSFORM.append(TransformRow(str(side), label, side, keep, TRANSFORM[-1].key))

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from vqdata.augment import augment, centre_crop
-from vqlib.dataset import SPLITS, assert_disjoint, split_of, statistics
+from vqdata.dataset import SPLITS, assert_disjoint, split_of, statistics
 from vqlib.presets import open_workspace
 from vqview import notes, plots
 

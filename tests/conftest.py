@@ -9,11 +9,11 @@ from PIL import Image
 
 matplotlib.use("Agg")
 
+import vqdata.dataset
 import vqdata.layouts
-import vqlib.dataset
 import vqlib.presets
+from vqdata.dataset import Dataset, Geometry
 from vqdata.layouts import read_synthetic
-from vqlib.dataset import Dataset, Geometry
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
 from vqlib.windowed import WindowedConfig, WindowedGPT
@@ -26,7 +26,7 @@ def home(tmp_path, monkeypatch):
     """An empty VQLIB_HOME, and no environment variable that chooses data or preset."""
     for name in ("VQLIB_DATA", "VQLIB_PRESET"):
         monkeypatch.delenv(name, raising=False)
-    for module in (vqdata.layouts, vqlib.dataset, vqlib.presets):
+    for module in (vqdata.layouts, vqdata.dataset, vqlib.presets):
         monkeypatch.setattr(module, "HOME", tmp_path / "home")
     return tmp_path / "home"
 

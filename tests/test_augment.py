@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from vqdata.augment import Augment, augment, centre_crop, turn, view
-from vqlib.dataset import Geometry, batches, order
+from vqdata.dataset import Geometry
+from vqlib.batches import batches, order
 
 OFF = Augment(flip=0.0, rotate=0.0)
 

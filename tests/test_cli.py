@@ -11,10 +11,10 @@ from PIL import Image
 from torch._dynamo.utils import counters
 from torchvision.transforms.functional import pil_to_tensor
 
+from vqdata.dataset import Dataset, Geometry
 from vqdata.layouts import open_source
 from vqlib import metrics
 from vqlib.__main__ import main
-from vqlib.dataset import Dataset, Geometry
 from vqlib.files import load_model, save_model
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.presets import PRESETS
@@ -240,7 +240,7 @@ def test_a_training_command_can_be_run_again(short, ham, tmp_path):
 def test_with_a_rate_the_guide_comes_first_and_chooses_the_codes_of_both_priors(short, ham, home, monkeypatch, capsys):
     smoke = PRESETS["smoke"]
     thrifty, longer = replace(smoke.gpt, rate=0.5), replace(smoke.gpt_run, steps=6)
-    monkeypatch.setitem(PRESETS, "smoke", replace(smoke, gpt=thrifty, guide_run=longer))
+    monkeypatch.setitem(PRESETS, "smoke", replace(smoke, gpt=thrifty, guide_run=longer, decoder_run=smoke.vqvae_run))
     data = ["--preset", "smoke", "--data", str(ham[0])]
     assert main(["train-vqvae", *data]) == 0
     assert "train-prior --kind guide" in fails(capsys, "train-prior", *data)
@@ -258,6 +258,17 @@ def test_with_a_rate_the_guide_comes_first_and_chooses_the_codes_of_both_priors(
     expected = metrics.evaluate_vqvae(thrifty, dataset, "all")["psnr"]
     assert found[0]["prior"]["psnr"] == found[2]["prior"]["psnr"] == expected
     assert found[1]["prior"]["psnr"] == found[1]["reconstruction"]["psnr"]  # the guide itself is for nearest codes
+    assert main(["train-decoder", *data, "--steps", "3"]) == 0
+    old, new = (load_model(next(home.rglob(f"{k}.safetensors"))) for k in ("vqvae", "finished"))
+    assert {k.split(".")[0] for k, v in new[0].state_dict().items() if not torch.equal(v, old[0].state_dict()[k])} == {"decoder"}
+    assert new[1]["run"] == old[1]["run"]                             # so that notebooks take it for their own
+    assert new[1]["finished"]["steps"] == 3
+
+
+def test_a_decoder_without_a_rate_has_nothing_to_be_finished_on(short, ham, capsys):
+    data = ["--preset", "smoke", "--data", str(ham[0])]
+    assert main(["train-vqvae", *data]) == 0
+    assert "smoke has no rate" in fails(capsys, "train-decoder", *data)
 
 
 def test_a_gpt_goes_on_where_its_guide_stopped(short, ham, tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ from conftest import picture
 from PIL import Image
 
 import vqdata.pixels
+from vqdata.dataset import SPLITS, Dataset, Geometry, assert_disjoint, fingerprint, split_of, statistics
 from vqdata.layouts import DataError, Record, Source, open_source, read_synthetic
-from vqlib.dataset import SPLITS, Dataset, Geometry, assert_disjoint, fingerprint, split_of, statistics
 
 RED = (200, 30, 40)
 

@@ -18,9 +18,9 @@ from torch.distributed.launcher import LaunchConfig, elastic_launch
 
 import vqlib.files
 from vqdata.augment import Augment
+from vqdata.dataset import Dataset, Geometry
 from vqdata.layouts import read_synthetic
 from vqlib.__main__ import main
-from vqlib.dataset import Dataset, Geometry
 from vqlib.distributed import joined
 from vqlib.files import load_model, load_state, save_model
 from vqlib.gpt import GPT, GPTConfig

@@ -107,7 +107,8 @@ def test_the_probabilities_of_all_grids_sum_to_one():
 def test_a_fresh_prior_knows_nothing(codes):
     x, labels = codes
     fresh = GPT(GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=2)).eval()
-    assert float(fresh.nats(x, labels).mean()) == pytest.approx(math.log(16), abs=0.02)
+    nats = -fresh(x[:, fresh.order][:, :-1], labels).log_softmax(-1)  # (6, 16, 16) of every code at every cell
+    assert float(nats.mean().detach()) == pytest.approx(math.log(16), abs=0.02)
 
 
 def test_training_hides_the_asked_share_of_the_classes(gpt, codes, monkeypatch):
@@ -140,6 +141,25 @@ def test_cached_generation_sees_what_the_full_model_sees(gpt, watched, n, guidan
     error = (torch.stack(watched, 1) - expected).abs().amax((0, 2))   # (T,)
     assert len(watched) == 16
     assert (error < 1e-5 * expected.abs().max()).all(), f"largest at each cell: {error.tolist()}"
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@torch.no_grad()
+def test_heads_that_share_keys_and_values_are_cached_as_they_are_trained(watched, kv_heads):
+    model = loud(GPT(GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=4, kv_heads=kv_heads, layers=2)))
+    labels = torch.arange(3)
+    expected = model(drawn(model.generate(labels))[:, :-1], labels)
+    torch.testing.assert_close(torch.stack(watched, 1), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@torch.no_grad()
+def test_a_shared_head_is_several_equal_heads(codes):
+    shared, own = (loud(GPT(GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=4, kv_heads=n, layers=1))) for n in (2, 4))
+    weights = shared.state_dict()
+    q, k, v = weights["blocks.0.qkv.weight"].split([16, 8, 8])         # (heads * 4, width)
+    k, v = (w.view(2, 1, 4, 16).expand(2, 2, 4, 16).flatten(0, 2) for w in (k, v))  # heads 0, 1 share one, heads 2, 3 another
+    own.load_state_dict(weights | {"blocks.0.qkv.weight": torch.cat([q, k, v])})
+    torch.testing.assert_close(shared.nats(*codes), own.nats(*codes), rtol=1e-4, atol=1e-4)
 
 
 def test_guidance_of_one_is_the_class_and_of_zero_is_any_class(gpt):
@@ -246,6 +266,8 @@ def test_senseless_settings_are_refused_by_name(gpt, settings):
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="128 is no multiple of 6"):
         GPTConfig(heads=6)
+    with pytest.raises(ValueError, match="3 kv_heads"):
+        GPTConfig(heads=4, kv_heads=3)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_dice_alone():

@@ -4,8 +4,8 @@ import dataclasses
 import pytest
 
 from vqdata.augment import Augment
+from vqdata.dataset import Dataset
 from vqdata.layouts import read_synthetic
-from vqlib.dataset import Dataset
 from vqlib.files import load_model, save_model
 from vqlib.presets import PRESETS, Workspace, open_workspace
 from vqlib.train import train_vqvae

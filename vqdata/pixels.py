@@ -42,12 +42,14 @@ def decode(place, array, geometry: Geometry) -> np.ndarray:
         with Image.open(place) as opened:
             if geometry.resize:
                 opened.draft("RGB", (2 * geometry.resize,) * 2)       # let JPEG shrink large photographs while decoding
-            image = ImageOps.exif_transpose(opened)
+            ImageOps.exif_transpose(image := opened, in_place=True)
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"{image.mode} pixels of more than 8 bits are not supported")
             if "A" in image.getbands() or "transparency" in image.info:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            image = image.convert("RGB")                              # grayscale, palette, CMYK
+            if image.mode != "RGB":                                   # grayscale, palette, CMYK
+                image = image.convert("RGB")
+            image.load()                                              # before the file is closed
     else:
         image = Image.fromarray(array[place])
     if min(image.size) < geometry.crop and not (geometry.resize and isinstance(place, int)):  # arrays may be enlarged, and say so
@@ -72,7 +74,8 @@ def dhash(images: np.ndarray) -> torch.Tensor:                       # (N, 3, S,
     down = F.interpolate(unit, (16, images.shape[-1]), mode="bilinear", antialias=True)[0, 0]  # (16, S) rows -> cells
     across = F.interpolate(unit, (images.shape[-1], 17), mode="bilinear", antialias=True)[0, 0]  # (S, 17)
     for i in range(0, len(images), 64):                               # few enough to stay in the cache
-        cells = down @ (torch.from_numpy(images[i : i + 64]).float() @ across).sum(1)           # (64, 16, 17)
+        grey = torch.from_numpy(images[i : i + 64].sum(1, dtype=np.uint16).astype(np.float32))  # (64, S, S)
+        cells = down @ (grey @ across)                                                          # (64, 16, 17)
         parts.append((cells[:, :, 1:] > cells[:, :, :-1]).flatten(1))
     return torch.cat(parts).float() * 2 - 1
 

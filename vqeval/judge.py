@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vqdata.dataset import Dataset
 from vqeval import memorisation, probe, rates, structure
 from vqeval.distances import bootstrap, distances, kid
 from vqeval.features import dataset_features, features
-from vqlib.dataset import Dataset
 from vqlib.gpt import SAMPLING
 from vqlib.metrics import assert_fits, likelihood, psnr
 from vqlib.thrift import encoder

@@ -1,4 +1,4 @@
-"""python -m vqlib {train-vqvae,train-sharp,train-prior,evaluate,sample}: what the notebooks do, without them."""
+"""python -m vqlib {train-vqvae,train-sharp,train-prior,train-decoder,evaluate,sample}: what the notebooks do, without them."""
 import argparse
 import json
 import sys
@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torchvision.utils import save_image
 
+from vqdata.dataset import Dataset, Geometry, statistics
 from vqdata.layouts import DataError, open_source
-from vqlib import metrics, sharpen, train
-from vqlib.dataset import Dataset, Geometry, statistics
+from vqlib import finishing, metrics, sharpen, train
 from vqlib.distributed import joined
 from vqlib.files import FileError, load_model, save_model, write_atomically
 from vqlib.gpt import GPT, SAMPLING
@@ -39,15 +39,17 @@ def parser() -> argparse.ArgumentParser:
 
     for p in (command(train_vqvae, "train encoder, codebook and decoder; resumes"),
               sharp := command(train_sharp, "train the sharp look at the codes of a VQ-VAE; resumes"),
-              prior := command(train_prior, "train a prior on the codes of a VQ-VAE; resumes")):
+              prior := command(train_prior, "train a prior on the codes of a VQ-VAE; resumes"),
+              decoder := command(train_decoder, "finish a VQ-VAE's decoder on the codes that priors learn; resumes")):
         p.add_argument("--preset", choices=PRESETS, help="default: $VQLIB_PRESET, else quick")
         p.add_argument("--steps", type=positive, help="updates, instead of the preset's")
         p.add_argument("--out", type=Path, help="model file; default: under data/runs, where the notebooks look")
         p.add_argument("--accumulate", type=positive, default=1, help="passes per update: less memory, the same result")
     prior.add_argument("--kind", choices=("gpt", "windowed", "guide"), default="gpt",
                        help="whole-grid GPT, the report's transformer, or a GPT on nearest codes that chooses codes for both")
-    prior.add_argument("--guide", type=Path, help="prior that chooses the codes, if the preset has a rate; default: the guide")
-    for p in (sharp, prior):
+    for p in (prior, decoder):
+        p.add_argument("--guide", type=Path, help="prior that chooses the codes, if the preset has a rate; default: the guide")
+    for p in (sharp, prior, decoder):
         p.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
     judging_and_drawing(command, commands.choices)
     return top
@@ -97,13 +99,13 @@ def train_vqvae(args):
     variance = stats["variance"] if p.scale_by_pixels else 1.0
     out = args.out or ws.folder / "vqvae.safetensors"
     loop = train.train_vqvae(model, ws.dataset, run, p.augment, variance, out.with_suffix(""), args.accumulate)
-    finish(loop, ws, run, model, out)
+    finish(loop, ws, run.steps, model, out, run=run)
 
 
-def finish(loop, ws, run, model, out: Path) -> None:
-    for _ in train.watch(loop, run.steps):
+def finish(loop, ws, steps: int, model, out: Path, **runs) -> None:
+    for _ in train.watch(loop, steps):
         pass
-    save_model(out, model, **ws.card, run=run)
+    save_model(out, model, **ws.card, **runs)
     print(f"wrote {out.name}")
 
 
@@ -121,7 +123,20 @@ def train_sharp(args):
     ws.dataset.images = ws.dataset.images.to(ws.device)
     out = args.out or ws.folder / "sharp.safetensors"
     loop = sharpen.train_sharp(sharp, vqvae, ws.dataset, run, p.augment, out.with_suffix(""), args.accumulate)
-    finish(loop, ws, run, sharp, out)
+    finish(loop, ws, run.steps, sharp, out, run=run)
+
+
+def train_decoder(args):
+    ws, vqvae = on_codes_of(args)
+    p, guided = ws.preset, ws.encoder(vqvae, args.guide)
+    if guided is vqvae:
+        raise ValueError(f"preset {p.name} has no rate: its decoder is trained on the codes that its priors learn")
+    run = replace(p.decoder_run, steps=args.steps or p.decoder_run.steps)
+    ws.dataset.images = ws.dataset.images.to(ws.device)
+    out = args.out or ws.folder / "finished.safetensors"
+    codes, views = finishing.codes_to_finish_on(guided, ws.dataset, p.views[::2])
+    loop = finishing.train_decoder(vqvae, ws.dataset, codes, views, run, out.with_suffix(""), args.accumulate)
+    finish(loop, ws, run.steps, vqvae, out, run=p.vqvae_run, finished=run)  # still the result of its first run, and of this one
 
 
 def train_prior(args):
@@ -139,7 +154,7 @@ def train_prior(args):
     out = args.out or ws.folder / f"{args.kind}.safetensors"
     compile_parts(prior, args.compile)
     loop = train.train_prior(prior.to(ws.device), *codes, run, out.with_suffix(""), ws.dataset.fingerprint, args.accumulate)
-    finish(loop, ws, run, prior, out)
+    finish(loop, ws, run.steps, prior, out, run=run)
 
 
 def look(vqvae, path: Path) -> Look:

@@ -18,14 +18,15 @@ class GPTConfig:
     n_classes: int = 7
     width: int = 128            # C
     heads: int = 4
+    kv_heads: int = 1           # that share keys and values: one is a quarter of what sampling reads from memory
     layers: int = 6
     dropout: float = 0.1
     class_dropout: float = 0.1  # share of training images that lose their class: needed for guidance
     rate: float = 0.0           # at which its codes are chosen, see vqlib.thrift; 0: the nearest
 
     def __post_init__(self):
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+        if self.width % self.heads or self.heads % self.kv_heads:
+            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads, or those not of {self.kv_heads} kv_heads")
 
 
 SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0}  # what `generate` takes; these draw as trained
@@ -52,29 +53,36 @@ def sparse_to_dense(side: int) -> tuple[Tensor, Tensor]:
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: attention, then a feed-forward net, each added to its input."""
+    """Pre-norm transformer block: attention, then a feed-forward net, each added to its input.
 
-    def __init__(self, width, heads, dropout, activation=nn.GELU):
+    Heads may share keys and values in groups (Ainslie et al. 2023; one group: Shazeer 2019).
+    """
+
+    def __init__(self, width, heads, dropout, activation=nn.GELU, kv_heads=None):
         super().__init__()
-        self.heads, self.head_width, self.dropout = heads, width // heads, dropout
+        self.heads, self.kv_heads, self.head_width, self.dropout = heads, kv_heads or heads, width // heads, dropout
         inner = heads * self.head_width        # 126 for the report's 6 heads on width 128
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * inner, bias=False)
+        self.qkv = nn.Linear(width, inner + 2 * self.kv_heads * self.head_width, bias=False)
         self.out = nn.Linear(inner, width)
         self.feed = nn.Sequential(nn.Linear(width, 4 * width), activation(), nn.Linear(4 * width, width), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, cache=None, start=0) -> Tensor:      # (B, t, C)
         B, t, _ = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(B, t, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)  # (B, H, t, c)
-        if cache is not None:                                         # (2, B, H, T, c), filled in place
+        G, sizes = self.kv_heads, [self.heads, self.kv_heads, self.kv_heads]
+        q, k, v = self.qkv(self.norm1(x)).view(B, t, -1, self.head_width).transpose(1, 2).split(sizes, 1)  # (B, H or G, t, c)
+        if cache is not None:                                         # (2, B, G, T, c), filled in place
             cache[0, :, :, start : start + t], cache[1, :, :, start : start + t] = k, v
             k, v = cache[:, :, :, : start + t]
         # with a cache the queries are either the whole prefix or the one newest row, which may see all of it
         if t == 1:                                                    # two thin products beat the fused kernel
-            y = (q * self.head_width**-0.5 @ k.mT).softmax(-1) @ v
+            q = q.reshape(B, G, -1, self.head_width) * self.head_width**-0.5      # (B, G, H/G, c)
+            y = ((q @ k.mT).softmax(-1) @ v).view(B, 1, -1)
         else:
+            k, v = (m.repeat_interleave(self.heads // G, 1) if G < self.heads else m for m in (k, v))
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # dropout in here would halve the speed on a CPU
-        y = self.out(y.transpose(1, 2).reshape(B, t, -1))
+            y = y.transpose(1, 2).reshape(B, t, -1)
+        y = self.out(y)
         x = x + F.dropout(y, self.dropout, self.training)
         return x + self.feed(self.norm2(x))
 
@@ -110,7 +118,8 @@ class GPT(nn.Module):
             self.last = nn.Embedding(cfg.n_codes, cfg.width)
             self.row, self.column, self.last_row, self.last_column = (
                 nn.Parameter(torch.empty(*shape, cfg.width)) for shape in ((cfg.grid, 1), (1, cfg.grid)) * 2)
-            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout) for _ in range(cfg.layers)])
+            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout, kv_heads=cfg.kv_heads)
+                                         for _ in range(cfg.layers)])
             self.norm = nn.LayerNorm(cfg.width)
             self.head = nn.Linear(cfg.width, cfg.n_codes, bias=False)
             init_weights(self, cfg.layers)
@@ -154,7 +163,7 @@ class GPT(nn.Module):
         """Yield logits (B, K) of the code at cell order[0], order[1], ..., with cached keys and values; send the code chosen."""
         self.eval()
         block, T = self.blocks[0], self.cfg.grid**2
-        cache = labels.new_empty(len(self.blocks), 2, len(labels), block.heads, T, block.head_width, dtype=self.row.dtype)
+        cache = labels.new_empty(len(self.blocks), 2, len(labels), block.kv_heads, T, block.head_width, dtype=self.row.dtype)
         codes = labels.new_full((len(labels), T + 1), -1)
         for t in range(T):
             x = self.inputs(codes, labels, t, 1)                      # (B, 1, C)

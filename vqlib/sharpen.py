@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vqdata.augment import Augment
-from vqlib.dataset import batches
+from vqlib.batches import batches
 from vqlib.distributed import rank, world
 from vqlib.sharp import Sharp
 from vqlib.train import Run, Session

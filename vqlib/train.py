@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqdata.augment import Augment, view
-from vqlib.dataset import batches, order
+from vqlib.batches import batches, order
 from vqlib.distributed import agree, rank, replicated, total, world
 from vqlib.files import FileError, load_model, load_state, save_state, write_atomically
 

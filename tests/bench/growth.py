@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from matplotlib.ticker import NullFormatter
 
+from vqdata.dataset import build_cache
 from vqdata.layouts import Record, Source
 from vqdata.pixels import Geometry
-from vqlib.dataset import build_cache
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.quantizer import Quantizer
 from vqlib.vqvae import VQVAE, VQVAEConfig

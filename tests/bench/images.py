@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from vqdata.augment import Augment
+from vqdata.dataset import Dataset, build_cache
 from vqdata.layouts import Record, Source, open_source
 from vqdata.pixels import Geometry, decode
 from vqdata.synthetic import synthetic
-from vqlib.dataset import Dataset, batches, build_cache
+from vqlib.batches import batches
 from vqlib.vqvae import VQVAE, VQVAEConfig
 
 from .timing import Row, between, compare

@@ -1,4 +1,4 @@
-"""Records -> a uint8 memmap on disk -> lesion-disjoint splits -> batches that depend on (seed, step) only: runs resume.
+"""Records -> a uint8 memmap on disk -> lesion-disjoint splits.
 
 Letters: N images, B batch, S side of a cached square, C crop side.
 """
@@ -6,16 +6,14 @@ import hashlib
 import json
 import mmap
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from vqdata.augment import Augment, augment, centre_crop, unit
+from vqdata.augment import centre_crop, unit
 from vqdata.layouts import HOME, DataError, Source
 from vqdata.pixels import Geometry, build_cache
-from vqlib.distributed import rank, world
 
 SPLITS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # upper ends on the hash's unit interval
 CACHE_VERSION = 1
@@ -98,25 +96,3 @@ def statistics(dataset: Dataset, split="train") -> dict:
         n, total, squares = n + x[:, 0].size, total + x.sum((0, 2, 3)), squares + (x**2).sum((0, 2, 3))
     mean, second = total / n, squares / n
     return {"mean": mean.tolist(), "std": np.sqrt(second - mean**2).tolist(), "variance": second.mean() - mean.mean() ** 2}
-
-
-def order(n: int, batch: int, seed: int, start=0, weights=None):
-    """Yield (step, (batch,) indices) for ever: shuffled passes over n, or, with weights (n,), draws in their proportion.
-
-    Step s is the same wherever one starts.
-    """
-    for step in count(start):
-        if weights is not None:
-            yield step, np.random.default_rng((seed, step)).choice(n, batch, p=weights / weights.sum())
-            continue
-        i = np.arange(step * batch, (step + 1) * batch)
-        decks = {epoch: np.random.default_rng((seed, epoch)).permutation(n) for epoch in set((i // n).tolist())}
-        yield step, np.array([decks[k // n][k % n] for k in i.tolist()])
-
-
-def batches(dataset, split: str, batch: int, seed: int, cfg: Augment, start=0):
-    """Yield this rank's training images (B, 3, C, C) in [0, 1] for ever, from update `start` on; (seed, step) decides them."""
-    rows = dataset.splits[split]
-    for step, picks in order(len(rows), batch, seed, start):
-        dice = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        yield augment(dataset.squares(rows[picks]), cfg, dataset.geometry.crop, dice).chunk(world())[rank()]

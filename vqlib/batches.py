@@ -1,0 +1,30 @@
+"""Batches that depend on (seed, step) only, wherever a run starts: runs resume. Letters: B batch, C crop side."""
+from itertools import count
+
+import numpy as np
+import torch
+
+from vqdata.augment import Augment, augment
+from vqlib.distributed import rank, world
+
+
+def order(n: int, batch: int, seed: int, start=0, weights=None):
+    """Yield (step, (batch,) indices) for ever: shuffled passes over n, or, with weights (n,), draws in their proportion.
+
+    Step s is the same wherever one starts.
+    """
+    for step in count(start):
+        if weights is not None:
+            yield step, np.random.default_rng((seed, step)).choice(n, batch, p=weights / weights.sum())
+            continue
+        i = np.arange(step * batch, (step + 1) * batch)
+        decks = {epoch: np.random.default_rng((seed, epoch)).permutation(n) for epoch in set((i // n).tolist())}
+        yield step, np.array([decks[k // n][k % n] for k in i.tolist()])
+
+
+def batches(dataset, split: str, batch: int, seed: int, cfg: Augment, start=0):
+    """Yield this rank's training images (B, 3, C, C) in [0, 1] for ever, from update `start` on; (seed, step) decides them."""
+    rows = dataset.splits[split]
+    for step, picks in order(len(rows), batch, seed, start):
+        dice = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        yield augment(dataset.squares(rows[picks]), cfg, dataset.geometry.crop, dice).chunk(world())[rank()]
