@@ -40,8 +40,8 @@ PRESET = None  # None: $VQLIB_PRESET, else "quick"
 DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
 SPLIT = "validation"
 SEED = 0
-TEMPERATURE = 0.95  # chosen by the sweep below
-GUIDANCE = 2.0      # for a diagnosis on demand
+SETTINGS = {"temperature": 1.0, "layout_p": 0.9}  # chosen by the sweep below
+GUIDANCE = 2.0                                    # for a diagnosis on demand
 
 # %%
 ws = open_workspace(PRESET, DATA)
@@ -137,10 +137,10 @@ plots.save(fig, ws, "05_two_priors")
 # are in the codes; skin lines and grain are not, they are drawn on top. Count: how many would you call a lesion on skin?
 
 # %%
-shown = gpt.generate(drawn, TEMPERATURE, seed=SEED)
+shown = gpt.generate(drawn, **SETTINGS, seed=SEED)
 finished = look.decode(shown.view(n, side, side))
 fig, ax = plt.subplots(figsize=(9, 4.6 * n / 32 + 0.3))
-plots.show_images(ax, finished, title=f"whole grid, sharp, temperature {TEMPERATURE}, seed {SEED}: {n} samples, none picked")
+plots.show_images(ax, finished, title=f"whole grid, sharp, {SETTINGS}, seed {SEED}: {n} samples, none picked")
 plots.save(fig, ws, "05_samples")
 
 # %% [markdown]
@@ -151,7 +151,7 @@ plots.save(fig, ws, "05_samples")
 
 # %%
 per_class = torch.arange(ANY).repeat_interleave(8)
-images = look.decode(gpt.generate(per_class, TEMPERATURE, guidance=GUIDANCE, seed=SEED).view(-1, side, side))
+images = look.decode(gpt.generate(per_class, **SETTINGS, guidance=GUIDANCE, seed=SEED).view(-1, side, side))
 fig, axs = plt.subplots(ANY, 1, figsize=(7, 0.95 * ANY))
 for ax, name, row in zip(axs, card["classes"], images.split(8)):
     plots.show_images(ax, row)
@@ -164,7 +164,7 @@ plots.save(fig, ws, "05_classes")
 # Dividing the logits by a temperature below 1 makes likely codes likelier: cleaner and duller. The same seed in each row.
 
 # %%
-TEMPERATURES = (0.7, 0.85, 0.95, 1.1)
+TEMPERATURES = (0.7, 0.85, 1.0, 1.1)
 rows = [look.decode(gpt.generate(drawn[:8], t, seed=SEED).view(-1, side, side)) for t in TEMPERATURES]
 fig, axs = plt.subplots(len(rows), 1, figsize=(8, 1.2 * len(rows)))
 for ax, t, row in zip(axs, TEMPERATURES, rows):
@@ -237,7 +237,7 @@ plots.save(fig, ws, "05_nearest")
 
 # %%
 bench = Bench(vqvae, gpt, dataset, SPLIT, sharp=look, n=128, classes=card["classes"],
-              sampling={"temperature": TEMPERATURE})
+              sampling=SETTINGS)
 seen = {"real, training": bench.train_images}
 for name, by in bench.decoders.items():
     seen[f"reconstructions, {name}"] = bench.decode(bench.encode(bench.images), by)
@@ -289,7 +289,7 @@ plots.save(fig, ws, "05_ablations")
 # One static row, then the same function behind controls: diagnosis, temperature, top-k and seed.
 
 # %%
-fig = widgets.draw_samples(look, gpt, ANY, TEMPERATURE, seed=SEED, title=f"any class, temperature {TEMPERATURE}, seed {SEED}")
+fig = widgets.draw_samples(look, gpt, ANY, SEED, title=f"any class, {SETTINGS}, seed {SEED}", **SETTINGS)
 plots.save(fig, ws, "05_explorer")
 
 # %%

@@ -221,6 +221,16 @@ def test_settings_apply_wherever_the_likely_codes_stand():
     assert many([0.05, 0.3, 0.15, 0.5], top_p=0.7) == pytest.approx([0, 0.375, 0, 0.625], abs=0.015)
 
 
+def test_only_the_first_sixteenth_is_drawn_as_layout(gpt, monkeypatch):
+    seen = []
+    monkeypatch.setattr(vqlib.gpt, "draw", lambda x, t, k, p, dice: seen.append(p) or draw(x, t, k, p, dice))
+    layout = gpt.generate(torch.arange(4), top_p=0.9, layout_p=0.5)
+    assert seen == [0.5] + 15 * [0.9]
+    assert not torch.equal(layout, gpt.generate(torch.arange(4), top_p=0.9))
+    gpt.generate(torch.arange(4), top_p=0.3, layout_p=0.5)
+    assert seen[-16:] == 16 * [0.3]                                   # no looser than the rest
+
+
 def test_samples_follow_the_models_own_distribution():
     toy, n = loud(GPT(GPTConfig(grid=2, n_codes=2, n_classes=1, width=8, heads=2, layers=1)), seed=2), 8000
     grids = torch.tensor(list(itertools.product(range(2), repeat=4)))

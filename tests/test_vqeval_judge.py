@@ -35,7 +35,7 @@ def report(vqvae, gpt, dataset):
 
 def test_a_report_is_json_and_says_how_it_was_made(report):
     assert json.loads(json.dumps(report, allow_nan=False)) == report
-    assert report["sampling"] == {"temperature": 0.9, "top_k": 0, "top_p": 1.0, "guidance": 1.0}
+    assert report["sampling"] == {"temperature": 0.9, "top_k": 0, "top_p": 1.0, "layout_p": 1.0, "guidance": 1.0}
 
 
 def test_the_same_seed_gives_the_same_report(report, vqvae, gpt, dataset):

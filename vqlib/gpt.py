@@ -29,7 +29,7 @@ class GPTConfig:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads, or those not of {self.kv_heads} kv_heads")
 
 
-SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0}  # what `generate` takes; these draw as trained
+SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "layout_p": 1.0, "guidance": 1.0}  # of `generate`: as trained
 AROUND = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c] + [(-2, 0), (0, -2), (0, 2), (2, 0)]  # lattice steps
 
 
@@ -172,11 +172,12 @@ class GPT(nn.Module):
             codes[:, t] = yield self.head(self.norm(x[:, 0]))
 
     @torch.no_grad()
-    def generate(self, labels: Tensor, temperature=1.0, top_k=0, top_p=1.0, guidance=1.0, known=None, keep=None,
-                 seed=0, progress=None) -> Tensor:                   # (B,) -> (B, T)
+    def generate(self, labels: Tensor, temperature=1.0, top_k=0, top_p=1.0, layout_p=1.0, guidance=1.0, known=None,
+                 keep=None, seed=0, progress=None) -> Tensor:        # (B,) -> (B, T)
         """Codes drawn one after another, returned row by row.
 
         labels: (B,) in 0..n_classes, the last meaning any class. temperature > 0; top_k 0 and top_p 1 mean all codes.
+        layout_p: top_p of the first T/16 codes, which settle where the lesion lies: a rare one there cannot be mended later.
         guidance g: logits = any + g * (class - any) (Ho & Salimans 2022, equation 6 with g = 1 + w); 1 is off.
         known, keep: (B, T) codes and a bool mask; masked cells are taken over as they are (inpainting; what is drawn after
         them sees them, what is drawn before does not). progress(t, T) is called after each code.
@@ -189,7 +190,7 @@ class GPT(nn.Module):
             if guidance != 1:
                 conditional, free = logits.chunk(2)
                 logits = free + guidance * (conditional - free)
-            codes[:, cell] = draw(logits, temperature, top_k, top_p, dice)
+            codes[:, cell] = draw(logits, temperature, top_k, min(top_p, layout_p) if t < T // 16 else top_p, dice)
             if keep is not None:
                 codes[:, cell] = torch.where(keep[:, cell], known[:, cell], codes[:, cell])
             if t + 1 < T:

@@ -37,12 +37,12 @@ def draw_reconstruction(vqvae, dataset, row: int):
     return fig
 
 
-def draw_samples(vqvae, gpt, label: int, temperature=1.0, top_k=0, seed=0, n=8, title=""):
-    """A row of images of one class, drawn by the prior."""
-    codes = gpt.generate(torch.full((n,), label), temperature, top_k, seed=seed)
+def draw_samples(vqvae, gpt, label: int, seed=0, n=8, title="", **sampling):
+    """A row of images of one class, drawn by the prior; `sampling` see GPT.generate."""
+    codes = gpt.generate(torch.full((n,), label), seed=seed, **sampling)
+    said = ", ".join(f"{k.replace('_', '-')} {v}" for k, v in {"class": label, **sampling, "seed": seed}.items())
     fig, ax = plt.subplots(figsize=(11, 1.9))
-    plots.show_images(ax, vqvae.decode(codes.view(n, gpt.cfg.grid, gpt.cfg.grid)), n,
-                      title or f"class {label}, temperature {temperature}, top-k {top_k}, seed {seed}")
+    plots.show_images(ax, vqvae.decode(codes.view(n, gpt.cfg.grid, gpt.cfg.grid)), n, title or said)
     return fig
 
 
