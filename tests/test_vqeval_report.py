@@ -50,7 +50,8 @@ def test_what_was_skipped_is_no_row(part, measure):
 def test_a_sweep_marks_the_least_distance_and_measures_structure_in_floors():
     lines = report.sweep(SWEPT).splitlines()
     assert lines[0] == "validation, 9 images, seed 0"
-    assert lines[4:] == ["| as trained | 90 (80 to 101) | 3.0 | 4.0, offset |", "| **top_k 50** | 80 (80 to 101) | 1.0 | 1.0, area |"]
+    assert lines[4:] == ["| as trained | 90 (80 to 101) | 3.0 | 4.0, offset |",
+                         "| **top_k 50** | 80 (80 to 101) | 1.0 | 1.0, area |"]
 
 
 def test_only_a_workspace_whose_prior_ships_has_published_figures(tmp_path, monkeypatch):
