@@ -69,21 +69,21 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cache=None, start=0) -> Tensor:      # (B, t, C)
         B, t, _ = x.shape
-        G, sizes = self.kv_heads, [self.heads, self.kv_heads, self.kv_heads]
-        q, k, v = self.qkv(self.norm1(x)).view(B, t, -1, self.head_width).transpose(1, 2).split(sizes, 1)  # (B, H or G, t, c)
+        H, G = self.heads, self.kv_heads
+        q, kv = self.qkv(self.norm1(x)).view(B, t, H + 2 * G, -1).split([H, 2 * G], 2)    # (B, t, H or 2G, c)
+        kv = kv.unflatten(2, (2, G)).permute(2, 0, 3, 1, 4)           # (2, B, G, t, c)
         if cache is not None:                                         # (2, B, G, T, c), filled in place
-            cache[0, :, :, start : start + t], cache[1, :, :, start : start + t] = k, v
-            k, v = cache[:, :, :, : start + t]
+            cache[:, :, :, start : start + t] = kv
+            kv = cache[:, :, :, : start + t]
         # with a cache the queries are either the whole prefix or the one newest row, which may see all of it
         if t == 1:                                                    # two thin products beat the fused kernel
-            q = q.reshape(B, G, -1, self.head_width) * self.head_width**-0.5      # (B, G, H/G, c)
-            y = ((q @ k.mT).softmax(-1) @ v).view(B, 1, -1)
+            q = q.view(B, G, H // G, -1) * self.head_width**-0.5
+            y = ((q @ kv[0].mT).softmax(-1) @ kv[1]).view(B, 1, -1)
         else:
-            k, v = (m.repeat_interleave(self.heads // G, 1) if G < self.heads else m for m in (k, v))
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # dropout in here would halve the speed on a CPU
+            k, v = kv.repeat_interleave(H // G, 2) if G < H else kv
+            y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, is_causal=True)  # dropout in here: half the speed
             y = y.transpose(1, 2).reshape(B, t, -1)
-        y = self.out(y)
-        x = x + F.dropout(y, self.dropout, self.training)
+        x = x + F.dropout(self.out(y), self.dropout, self.training)
         return x + self.feed(self.norm2(x))
 
 
@@ -126,22 +126,25 @@ class GPT(nn.Module):
 
     tables = staticmethod(sparse_to_dense)
 
-    def inputs(self, codes: Tensor, labels: Tensor, first: int, n: int) -> Tensor:  # (B, T+1), (B,) -> (B, n, C)
+    def known(self, labels: Tensor) -> Tensor:                        # (B,) -> (B, T, C)
+        """What predictions know before any code is drawn: the class, their place, and that of the code before them."""
+        place, last = ((r + c).flatten(0, 1)[self.order] for r, c in ((self.row, self.column), (self.last_row, self.last_column)))
+        return self.start(labels)[:, None] + (place + F.pad(last[:-1], (0, 0, 1, 0)))
+
+    def inputs(self, codes: Tensor, known: Tensor, first: int, n: int) -> Tensor:  # (B, T+1), (B, T, C) -> (B, n, C)
         """Of predictions first..first+n-1; `codes` are in the order of drawing, and -1 where there is none, as at T."""
         near = codes[:, self.around[first : first + n]]               # (B, n, 12)
         near = torch.where(near < 0, self.near.padding_idx, near + self.offset)
-        x = self.near(near.flatten(0, 1)).view(len(codes), n, -1) + self.start(labels)[:, None]
-        x = x + (self.row + self.column).flatten(0, 1)[self.order[first : first + n]]  # where the code to predict will stand
+        x = self.near(near.flatten(0, 1)).view(len(codes), n, -1) + known[:, first : first + n]
         begin = max(first, 1)                                         # nothing was drawn before the first code
-        last = slice(begin - 1, first + n - 1)
-        place = (self.last_row + self.last_column).flatten(0, 1)[self.order[last]]
-        return x + F.pad(self.last(codes[:, last].clamp_min(0)) + place, (0, 0, begin - first, 0))
+        last = self.last(codes[:, begin - 1 : first + n - 1].clamp_min(0))
+        return x + (last if begin == first else F.pad(last, (0, 0, 1, 0)))
 
     def forward(self, prefix: Tensor, labels: Tensor) -> Tensor:     # (B, t) codes in the order of drawing, t may be 0; (B,)
         """Logits (B, t+1, K): row i predicts the code at cell order[i] from the i codes before it and the class."""
         t = prefix.shape[1]
         codes = F.pad(prefix, (0, len(self.order) + 1 - t), value=-1)                # (B, T+1)
-        x = F.dropout(self.inputs(codes, labels, 0, t + 1), self.cfg.dropout, self.training)
+        x = F.dropout(self.inputs(codes, self.known(labels), 0, t + 1), self.cfg.dropout, self.training)
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))
@@ -164,9 +167,9 @@ class GPT(nn.Module):
         self.eval()
         block, T = self.blocks[0], self.cfg.grid**2
         cache = labels.new_empty(len(self.blocks), 2, len(labels), block.kv_heads, T, block.head_width, dtype=self.row.dtype)
-        codes = labels.new_full((len(labels), T + 1), -1)
+        codes, known = labels.new_full((len(labels), T + 1), -1), self.known(labels)
         for t in range(T):
-            x = self.inputs(codes, labels, t, 1)                      # (B, 1, C)
+            x = self.inputs(codes, known, t, 1)                       # (B, 1, C)
             for layer, b in enumerate(self.blocks):
                 x = b(x, cache[layer], t)
             codes[:, t] = yield self.head(self.norm(x[:, 0]))
@@ -214,6 +217,6 @@ def draw(logits: Tensor, temperature, top_k, top_p, dice) -> Tensor:  # (B, K) -
         sorted_p, which = p.sort(descending=True)
         sorted_p[sorted_p.cumsum(-1) - sorted_p >= top_p] = 0        # the code that crosses top_p stays
         p = torch.zeros_like(p).scatter(-1, which, sorted_p)
-    ends = p.double().cumsum(-1)                                     # code k owns the part of [0, 1) up to its end
+    ends = p.cumsum(-1, dtype=torch.double)                          # code k owns the part of [0, 1) up to its end
     u = torch.rand(len(p), 1, generator=dice, dtype=torch.double) * ends[:, -1:]
     return torch.searchsorted(ends, u, right=True)[:, 0]             # inverse CDF
