@@ -40,8 +40,10 @@ def augment(x: torch.Tensor, cfg: Augment, crop: int, dice: torch.Generator) -> 
         if flips is not None:
             x = torch.where(flips.to(x.device, non_blocking=True)[:, None, None, None], x.flip(-1), x)
     if cfg.dihedral:
-        which = torch.randint(8, (len(x),), generator=dice).tolist()
-        x = torch.stack([view(image, k) for image, k in zip(x, which)])
+        out = x.new_empty(x.shape, dtype=torch.float32)
+        for place, image, k in zip(out, x, torch.randint(8, (len(x),), generator=dice).tolist()):
+            place.copy_(view(image, k))                               # turned and made a float in one go
+        return out if x.is_floating_point() else out.div_(255)
     return unit(x)
 
 

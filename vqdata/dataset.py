@@ -17,6 +17,7 @@ from vqdata.pixels import Geometry, build_cache
 
 SPLITS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # upper ends on the hash's unit interval
 CACHE_VERSION = 1
+READ = 2**26  # bytes of the cache that may lie in memory; giving pages back takes time, too
 
 
 def fingerprint(source: Source, geometry: Geometry) -> str:
@@ -56,7 +57,7 @@ class Dataset:
         rows, self.names, self.label_names, self.lesions, groups = map(list, zip(*rows))
         self.rows = np.array(rows)                                    # (N,) places in `images`
         mapped = np.load(folder / "images.npy", mmap_mode="c")
-        self.file, self.images = mapped.base, torch.from_numpy(mapped)                      # images may be moved to a GPU
+        self.file, self.read, self.images = mapped.base, 0, torch.from_numpy(mapped)         # images may be moved to a GPU
         self.classes = sorted(set(self.label_names))
         self.labels = torch.tensor([self.classes.index(c) for c in self.label_names])       # (N,)
         sides = [split_of(g) for g in groups]
@@ -73,7 +74,10 @@ class Dataset:
     def squares(self, i) -> torch.Tensor:                            # indices (B,) -> (B, 3, S, S) bytes
         """Cached squares, with the margin that raw crops have."""
         x = self.images.index_select(0, torch.as_tensor(self.rows[i]).to(self.images.device, non_blocking=True))
-        self.file.madvise(mmap.MADV_DONTNEED)                         # else an epoch later the whole file counts as ours
+        self.read += x.nbytes
+        if self.read > READ:                                          # else an epoch later the whole file counts as ours
+            self.file.madvise(mmap.MADV_DONTNEED)
+            self.read = 0
         return x
 
 

@@ -13,12 +13,14 @@ def order(n: int, batch: int, seed: int, start=0, weights=None):
 
     Step s is the same wherever one starts.
     """
+    decks = {}                                                        # of the epochs that a batch is drawn from
     for step in count(start):
         if weights is not None:
             yield step, np.random.default_rng((seed, step)).choice(n, batch, p=weights / weights.sum())
             continue
         i = np.arange(step * batch, (step + 1) * batch)
-        decks = {epoch: np.random.default_rng((seed, epoch)).permutation(n) for epoch in set((i // n).tolist())}
+        decks = {epoch: decks[epoch] if epoch in decks else np.random.default_rng((seed, epoch)).permutation(n)
+                 for epoch in set((i // n).tolist())}
         yield step, np.array([decks[k // n][k % n] for k in i.tolist()])
 
 

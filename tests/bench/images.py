@@ -72,6 +72,12 @@ class PerImage(torch.utils.data.Dataset):
         return self.steps(Image.open(self.files[i]).convert("RGB"))
 
 
+def consume(batches, n: int) -> None:
+    """As a training loop does: a batch is gone when the one after the next comes."""
+    for _ in islice(batches, n):
+        pass
+
+
 def endless(loader):
     while True:
         yield from loader
@@ -84,7 +90,7 @@ def feeding(what, cfg: Augment, name, files, folder: Path, geometry: Geometry, r
                         num_workers=2, persistent_workers=True)
     theirs = endless(loader)
     seconds = compare(rounds, 0 if n_batches == 1 else 1.0,             # its workers fetch ahead
-                      ours=lambda: [*islice(ours, n_batches)], peer=lambda: [*islice(theirs, n_batches)])
+                      ours=lambda: consume(ours, n_batches), peer=lambda: consume(theirs, n_batches))
     per_image = {k: v / (n_batches * BATCH) for k, v in seconds.items()}
     rates = [f"{1 / np.median(per_image[k]):,.0f}" for k in ("ours", "peer")]
     return Row(f"images/s into training, {geometry.crop} px, {what}", f"torchvision per image, 2 workers, {name}",
