@@ -92,6 +92,17 @@ def near_groups(images: np.ndarray, lesions: list[str]) -> list[str]:
     return names[np.unique(group, return_index=True)[1][group[node]]].tolist()
 
 
+def index_of(source: Source, images: np.ndarray, reasons: list[str | None]) -> dict:      # (N, 3, S, S) uint8, (N,)
+    """What lies beside the images of a cache: rows of good ones, their groups, and why others failed; DataError without any."""
+    good = [i for i, reason in enumerate(reasons) if reason is None]
+    failed = [(getattr(record.place, "name", record.name), r) for record, r in zip(source.records, reasons) if r is not None]
+    if not good:
+        raise DataError(f"none of {len(reasons)} images could be used; the first, {failed[0][0]}: {failed[0][1]}")
+    rows = [(i, *[getattr(source.records[i], k) for k in ("name", "label", "lesion")]) for i in good]
+    kept = images if len(good) == len(images) else images[good]       # a copy in memory only where it must be
+    return {"rows": rows, "failed": failed, "groups": near_groups(kept, [r[3] for r in rows])}
+
+
 def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
     """Decode everything on all cores into folder/images.npy + index.json; the folder appears whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -106,16 +117,14 @@ def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:  # SyntaxError: a broken PNG
                 return f"{type(e).__name__}: {str(e).replace(str(source.records[i].place), '')}".strip()
 
+        def fill_some(start):                                         # 64 at a time: a task each would cost a tenth more
+            return [fill(i) for i in range(start, min(start + 64, len(out)))]
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:              # Pillow releases the GIL while it decodes
-            reasons = list(pool.map(fill, range(len(out)), chunksize=16))
-        out.flush()
-        good = [i for i, reason in enumerate(reasons) if reason is None]
-        failed = [(getattr(record.place, "name", record.name), r) for record, r in zip(source.records, reasons) if r is not None]
-        if not good:
-            raise DataError(f"none of {len(reasons)} images could be used; the first, {failed[0][0]}: {failed[0][1]}")
-        rows = [(i, *[getattr(source.records[i], k) for k in ("name", "label", "lesion")]) for i in good]
-        kept = out if len(good) == len(out) else out[good]            # a copy in memory only where it must be
-        index = {"rows": rows, "failed": failed, "groups": near_groups(kept, [r[3] for r in rows])}
+            reasons = [reason for some in pool.map(fill_some, range(0, len(out), 64)) for reason in some]
+            flushed = pool.submit(out.flush)                          # the disk writes while duplicates are looked for
+            index = index_of(source, out, reasons)
+            flushed.result()
         (scratch / "index.json").write_text(json.dumps(index))
         os.replace(scratch, folder)
     except OSError:
