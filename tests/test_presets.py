@@ -100,4 +100,6 @@ def test_what_ships_was_trained_by_the_settings_of_its_preset(path):
         kind, config = "guide", replace(config, rate=0.0)
     expected = json.loads(json.dumps([asdict(config), asdict(getattr(preset, f"{kind}_run"))]))
     assert [card["config"], card["run"]] == expected
+    if path.stem.startswith("vqvae") and preset.decoder_run:
+        assert card["finished"] == json.loads(json.dumps(asdict(preset.decoder_run)))
     assert path.with_suffix(".jsonl").exists()

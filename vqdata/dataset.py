@@ -17,7 +17,7 @@ from vqdata.pixels import Geometry, build_cache
 
 SPLITS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # upper ends on the hash's unit interval
 CACHE_VERSION = 1
-READ = 2**26  # bytes of the cache that may lie in memory; giving pages back takes time, too
+READ = 2**22  # bytes between givings back: each image read maps its neighbours, too, up to five times as much
 
 
 def fingerprint(source: Source, geometry: Geometry) -> str:
