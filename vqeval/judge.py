@@ -20,7 +20,7 @@ from vqlib.train import held_out_nats
 
 NO_TRAIN = {"skipped": "no training images that are not held out: pass train=(dataset, split)"}
 SWEEP = [{}, *({"temperature": t} for t in (0.9, 0.95, 1.05)), *({"top_k": k} for k in (50, 200)),
-         *({"top_p": p} for p in (0.9, 0.97)), *({"layout_p": p} for p in (0.9, 0.95)), {"layout_p": 0.9, "temperature": 0.95},
+         *({"top_p": p} for p in (0.9, 0.97)), *({"layout_p": p} for p in (0.9, 0.95)), {"layout_p": 0.9, "temperature": 1.02},
          *({"guidance": g} for g in (1.5, 2.0, 3.0))]
 QUALITIES = (0, 5, 10, 15, 20, 30, 40, 60, 80)
 
