@@ -143,8 +143,9 @@ plots.save(fig, ws, "05_two_priors")
 # %%
 shown = gpt.generate(drawn, **SETTINGS, seed=SEED)
 finished = look.decode(shown.view(n, side, side))
+settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
 fig, ax = plt.subplots(figsize=(9, 4.6 * n / 32 + 0.3))
-plots.show_images(ax, finished, title=f"whole grid, sharp, {SETTINGS}, seed {SEED}: {n} samples, none picked")
+plots.show_images(ax, finished, title=f"whole grid, sharp, {settings}, seed {SEED}: {n} samples, none picked")
 plots.save(fig, ws, "05_samples")
 
 # %% [markdown]
@@ -296,7 +297,7 @@ plots.save(fig, ws, "05_ablations")
 # One static row, then the same function behind controls: diagnosis, temperature, top-k and seed.
 
 # %%
-fig = widgets.draw_samples(look, gpt, ANY, SEED, title=f"any class, {SETTINGS}, seed {SEED}", **SETTINGS)
+fig = widgets.draw_samples(look, gpt, ANY, SEED, title=f"any class, {settings}, seed {SEED}", **SETTINGS)
 plots.save(fig, ws, "05_explorer")
 
 # %%
@@ -307,30 +308,30 @@ widgets.sample_explorer(look, gpt, card["classes"])
 #
 # On HAM10000 under `flagship`, weights that ship, seed 0 (figures of the test split, unless they stand above):
 #
-# - The window paints skin with blots at the edges, the report's "textures without lesions", though its likelihood is only 8 %
+# - The window paints skin with blots at the edges, the report's "textures without lesions", though its likelihood is only 7 %
 #   worse; the whole grid draws one lesion on skin in about 29 of 32 unpicked samples. The difference is knowing where one is.
-# - The prior is as good as its decoder: sharp samples are as far from reality (KID 78) as sharp reconstructions of real
-#   lesions (75). Faithful reconstructions are at 125, JPEG at a little more than their bytes at 106.
+# - The prior is as good as its decoder: sharp samples are as far from reality (KID 82) as sharp reconstructions of real
+#   lesions (74). Faithful reconstructions are at 114, JPEG at a little more than their bytes at 106.
 # - The sharp look does so by inventing. Sharp pictures have 2.4 dB less than faithful ones, and the mean of eight draws is
 #   nearly the faithful picture again: draws share colour, outline and layout, not skin lines. Nobody may diagnose from lines
 #   that a generator drew.
-# - Structure: symmetry and the darkness profile are as real images have them (0.6 to 1.5 times their distance); area (2.2),
-#   border contact (2.6) and centring (3.5, a pixel and a half) are not yet.
-# - A probe trained on real images recognises the requested class 0.71 times as often as on real ones, and *reconstructions*
-#   of real lesions 0.72 times: what is missing now, the look loses. `vasc` shows it: crimson to us, but not to the probe
-#   (0.03).
-# - As a teacher they fall short: AUC 0.67 to 0.68 where real images teach 0.87, and samples added to real images change
-#   nothing. Do not augment with these.
-# - 2.0 % of samples are nearer to a training image than the nearest percent of half of the held-out photographs; of the other
-#   half 1.8 % are. In features it is 0.2 % against 2.1 %: smooth, not copied.
-# - As a file format, 172 bytes an image at 34.0 dB: 0.42 of WebP's without headers, with codes found at a rate of 0.6
-#   (notebook 4).
+# - Structure, in multiples of the distance that real training images have: at most twice for darkness profile 1.2, left-right
+#   symmetry 0.9; not yet for area 2.6, centring 2.6, border contact 3.9, up-down symmetry 3.0.
+# - A probe trained on real images recognises the requested class 0.80 times as often as on real ones, and *reconstructions*
+#   of real lesions 0.72 times: what is missing, the look loses. `vasc` shows it: crimson to us, and recognised in 0.02 of the
+#   samples, 0.56 of the photographs.
+# - As a teacher they fall short: AUC 0.71 (faithful) and 0.67 (sharp) where real images teach 0.87, and samples added to real
+#   images change little (0.87, 0.87). Do not augment with these.
+# - 1.2 % of samples are nearer to a training image than the nearest percent of held-out photographs; of one half of those 1.8
+#   % are, by the other half's mark. In features it is 0.3 % against 2.1 %: smooth, not copied.
+# - As a file format, 172 bytes an image at 34.1 dB: 0.40 of WebP's without headers, with thrifty codes, rate 0.6 (notebook
+#   4).
 # - Of the fixes on the way from the window, the codes around as inputs gain most (0.30 nats), then the whole grid (0.18, and
 #   structure from 6.3 to 1.7 times real). Positions, class token and eight views are within the seeds' noise; drawing from
 #   sparse to dense *costs* 0.05 nats in this small setting. Dropout, corrupted inputs, averaged weights and an annealed order
 #   lose.
 # - At temperature 0.7 some images lose their lesion: the likeliest thing at every cell is bare skin.
-# - PSNR belongs to reconstructions. The report's 12.7 dB are 27.85 dB on [0, 1]; ours are 18.0 and 34.1 dB at 256 codes an
+# - PSNR belongs to reconstructions. The report's 12.7 dB are 27.85 dB on [0, 1]; ours are 18.1 and 34.2 dB at 256 codes an
 #   image.
 
 # %%
