@@ -41,10 +41,11 @@ def synthesise(coefficients: Tensor, side: int, keep: int, size: int) -> Tensor:
 def water_filling(power: Tensor, bits: float) -> Tensor:             # (A,) -> (A,)
     """Bits of each axis that minimise the squared error of Gaussians: log2(power / level) / 2 where that is above 0
     (Cover & Thomas 2006, theorem 10.3.3)."""
-    low, high = power.clamp_min(1e-30).log2().min() - 2 * bits, power.log2().max()
+    logs = power.clamp_min(1e-30).log2()
+    low, high = logs.min() - 2 * bits, logs.max()
     for _ in range(100):
         level = (low + high) / 2
-        rates = ((power.clamp_min(1e-30).log2() - level) / 2).clamp_min(0)
+        rates = ((logs - level) / 2).clamp_min(0)
         low, high = (level, high) if rates.sum() > bits else (low, level)
     return rates
 

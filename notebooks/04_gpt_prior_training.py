@@ -226,8 +226,8 @@ plots.save(fig, ws, "04_thrift")
 # **What we saw** (HAM10000, `flagship`, weights that ship, 921 validation images). The unigram line saves almost nothing over
 # $\ln K$: a healthy codebook uses its codes evenly. Context saves the rest. On codes that the guide chose, whose own figure
 # is neither's, the whole grid reaches **3.35 nats/code (1,236 bits per image)**, the window **3.59 (1,325)**: seven percent
-# apart (and not after equal minutes: guide and GPT had 80 of one core, the window 22). At f = 8 most of a code's surprise is
-# local, the shade of a patch, and a window of four rows sees what there is to see of that. What it cannot know is where it is,
+# apart (and not after equal minutes: the guide had 18 of two cores, GPT 55 of one, the window 30). At f = 8 most of a code's
+# surprise is local, the shade of a patch, and a window of four rows sees what there is to see of that. What it cannot know is where it is,
 # and that costs few bits: notebook 5 shows what they are worth. (Under `quick`, with half the pixels per code, codes are far
 # more predictable, and the window is left behind by 1.4 times.)
 #
