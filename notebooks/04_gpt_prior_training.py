@@ -199,8 +199,8 @@ plots.save(fig, ws, "04_cells")
 # ## What is a nat worth?
 #
 # The encoder takes the nearest code, whatever it costs. But if two codes lie nearly as close, why not the one that the prior
-# expects? *Thrifty* codes minimise the squared distance plus a rate times the nats, cell after cell. Rate 0 is the nearest code.
-# Predict: how many bits can be saved before the picture suffers?
+# expects? *Thrifty* codes minimise the squared distance plus a rate times the nats, cell after cell. Rate 0 is the nearest
+# code. Predict: how many bits can be saved before the picture suffers?
 
 # %%
 rows = dataset.splits[SPLIT][:: max(1, len(dataset.splits[SPLIT]) // 64)][:64]
@@ -227,20 +227,21 @@ plots.save(fig, ws, "04_thrift")
 # $\ln K$: a healthy codebook uses its codes evenly. Context saves the rest. On codes that the guide chose, whose own figure
 # is neither's, the whole grid reaches **3.35 nats/code (1,236 bits per image)**, the window **3.59 (1,325)**: seven percent
 # apart (and not after equal minutes: the guide had 18 of two cores, GPT 55 of one, the window 30). At f = 8 most of a code's
-# surprise is local, the shade of a patch, and a window of four rows sees what there is to see of that. What it cannot know is where it is,
-# and that costs few bits: notebook 5 shows what they are worth. (Under `quick`, with half the pixels per code, codes are far
-# more predictable, and the window is left behind by 1.4 times.)
+# surprise is local, the shade of a patch, and a window of four rows sees what there is to see of that. What it cannot know is
+# where it is, and that costs few bits: notebook 5 shows what they are worth. (Under `quick`, with half the pixels per code,
+# codes are far more predictable, and the window is left behind by 1.4 times.)
 #
-# The maps show two ways of paying. The window pays everywhere in the middle, where lesions are. The whole grid pays most for the
-# few codes that it draws first, with nothing around them, and least for the last ones, which close gaps: the lattice in the
-# left map is the order of drawing. Held-out loss lies *below* the training loss (3.28 against 3.38 at the end, on 460 images
-# each): nothing is memorised. Knowing the diagnosis saves 1.1 bits per image: a class is a matter of few bits, too.
+# The maps show two ways of paying. The window pays everywhere in the middle, where lesions are. The whole grid pays most for
+# the few codes that it draws first, with nothing around them, and least for the last ones, which close gaps: the lattice in
+# the left map is the order of drawing. Held-out loss lies *below* the training loss (3.28 against 3.38 at the end, on 460
+# images each): nothing is memorised. Knowing the diagnosis saves 1.1 bits per image: a class is a matter of few bits, too.
 #
-# The curve is flat at its right end: of 64 validation images the first 0.9 bits per code cost 0.2 dB (5.96 to 5.06 bits, 34.3 to
-# 34.1 dB), the next 0.6 half a decibel more. Those bits told noise. Asked to describe its images at a rate of 1.8 by itself, this
-# prior spends 4.30 bits per code for 32.9 dB on the whole split (`evaluate`); the sharp look of such codes is no farther from
-# reality than that of the nearest (notebook 5). What the encoder no longer says, the prior no longer has to learn. The decoder
-# that ships has been finished on such codes, too (`python -m vqlib train-decoder`): it had never seen them.
+# The curve is flat at its right end: of 64 validation images the first 0.9 bits per code cost 0.2 dB (5.96 to 5.06 bits, 34.3
+# to 34.1 dB), the next 0.6 half a decibel more. Those bits told noise. Asked to describe its images at a rate of 1.8 by
+# itself, this prior spends 4.30 bits per code for 32.9 dB on the whole split (`evaluate`); the sharp look of such codes is no
+# farther from reality than that of the nearest (notebook 5). What the encoder no longer says, the prior no longer has to
+# learn. The decoder that ships has been finished on such codes, too (`python -m vqlib train-decoder`): it had never seen
+# them.
 #
 # ## What we learned
 #
