@@ -21,6 +21,8 @@
 # same nets for the same number of updates, and measure on held-out lesions what the codes keep and lose.
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -29,10 +31,10 @@ from IPython.display import Markdown
 from ablations import results
 from vqlib import metrics
 from vqlib.files import save_model
+from vqlib.finishing import train_sharp, ways_to_code
 from vqlib.presets import open_workspace
 from vqlib.quantizer import nearest
 from vqlib.sharp import Sharp
-from vqlib.sharpen import train_sharp
 from vqlib.train import read_log, train_vqvae, watch
 from vqlib.vqvae import VQVAE
 from vqview import notes, plots, widgets
@@ -274,8 +276,8 @@ Markdown(results.table("transform"))
 # codes and the faithful picture (`vqlib/sharp.py`). Encoder, codebook and decoder stay frozen. Notebook 5 shows what it invents.
 
 # %%
-sharp = Sharp(preset.sharp).to(ws.device)
-loop = train_sharp(sharp, model, dataset, preset.sharp_run, preset.augment, ws.folder / "sharp")
+sharp = Sharp(replace(preset.sharp, n_classes=len(dataset.classes))).to(ws.device)
+loop = train_sharp(sharp, model, dataset, *ways_to_code(model, dataset), preset.sharp_run, ws.folder / "sharp")
 for _step, _losses in watch(loop, preset.sharp_run.steps):
     pass
 save_model(ws.folder / "sharp.safetensors", sharp, **ws.card, run=preset.sharp_run)

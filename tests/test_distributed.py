@@ -23,10 +23,10 @@ from vqdata.layouts import read_synthetic
 from vqlib.__main__ import main
 from vqlib.distributed import joined
 from vqlib.files import load_model, load_state, save_model
+from vqlib.finishing import train_sharp, ways_to_code
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.presets import PRESETS
 from vqlib.sharp import Sharp, SharpConfig
-from vqlib.sharpen import train_sharp
 from vqlib.train import Run, read_log, train_prior, train_vqvae
 from vqlib.vqvae import VQVAE
 from vqlib.windowed import WindowedConfig, WindowedGPT
@@ -59,7 +59,8 @@ def loop(model, cache, folder=None, passes=1, run=RUN):
     if isinstance(model, VQVAE | Sharp):
         data = Dataset(read_synthetic(90, 16, seed=0), Geometry(16, 16), cache=cache)
         if isinstance(model, Sharp):
-            return train_sharp(model, spread(VQVAE(TINY)), data, run, Augment(), folder, passes)
+            coder = spread(VQVAE(TINY))
+            return train_sharp(model, coder, data, *ways_to_code(coder, data, (0, 4)), run, folder, passes)
         return train_vqvae(model, data, run, Augment(), folder=folder, accumulate=passes)
     return train_prior(model, coded(40, 1), coded(20, 2), run, folder, accumulate=passes)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from conftest import loud
 
 from vqdata.augment import view
-from vqlib.finishing import SHARES, codes_to_finish_on, train_decoder
+from vqlib.finishing import SHARES, train_decoder, ways_to_code
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.thrift import Thrifty
 from vqlib.train import Run, read_log
@@ -23,7 +23,7 @@ def guided(vqvae):
 
 
 def finished(guided, dataset, run=RUN, folder=None, stop=None, accumulate=1):
-    codes, views = codes_to_finish_on(guided, dataset, VIEWS)
+    codes, views = ways_to_code(guided, dataset, VIEWS)
     for step, _ in train_decoder(guided.vqvae, dataset, codes, views, run, folder, accumulate):
         if step == stop:
             break
@@ -31,7 +31,7 @@ def finished(guided, dataset, run=RUN, folder=None, stop=None, accumulate=1):
 
 
 def test_codes_come_from_every_share_of_the_rate_in_every_view(guided, dataset):
-    codes, views = codes_to_finish_on(guided, dataset, VIEWS)
+    codes, views = ways_to_code(guided, dataset, VIEWS)
     rows = dataset.splits["train"]
     assert codes.shape == (len(rows), len(SHARES) * 2, 16)
     assert views == [0, 4] * len(SHARES)

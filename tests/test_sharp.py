@@ -5,34 +5,45 @@ import numpy as np
 import pytest
 import torch
 
-from vqdata.augment import Augment
+from vqlib.finishing import faithful, train_sharp, ways_to_code
 from vqlib.sharp import Look, Sharp, SharpConfig, noise_of
-from vqlib.sharpen import faithful, train_sharp
 from vqlib.train import Run, read_log
 
 CFG = SharpConfig(code_dim=4, width=8, layers=1, patch=2, steps=3)
 RUN = Run(steps=30, batch=8, lrs=(1e-2,), save_every=15)
+ANY = CFG.n_classes
+
+
+def seen(vqvae, x):
+    """What the flow is given of images: code vectors, the faithful picture, and the residual."""
+    return faithful(vqvae, x, vqvae.encode(x))
+
+
+def unknown(x):
+    return torch.full((len(x),), ANY)
 
 
 @pytest.fixture
 def sharp(vqvae, dataset):
     model = Sharp(CFG)
-    model.measure(faithful(vqvae, dataset[np.arange(32)])[2])
+    model.measure(seen(vqvae, dataset[np.arange(32)])[2])
+    dice = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        model.velocity.weight.normal_(generator=torch.Generator().manual_seed(0))
+        for weight in (model.velocity.weight, model.label.weight):    # both start at zero
+            weight.normal_(generator=dice)
     return model.eval()
 
 
-def trained(vqvae, dataset, folder=None, stop=None, run=RUN):
+def trained(vqvae, dataset, folder=None, stop=None, run=RUN, accumulate=1):
     model = Sharp(CFG)
-    for step, _ in train_sharp(model, vqvae, dataset, run, Augment(), folder):
+    for step, _ in train_sharp(model, vqvae, dataset, *ways_to_code(vqvae, dataset, (0, 4)), run, folder, accumulate):
         if step == stop:
             break
     return model
 
 
 def test_measured_residuals_have_unit_power_along_axes_of_their_own(vqvae, dataset):
-    residuals, model = faithful(vqvae, dataset[np.arange(32)])[2], Sharp(CFG)
+    residuals, model = seen(vqvae, dataset[np.arange(32)])[2], Sharp(CFG)
     model.measure(residuals)
     z = torch.einsum("ij,bjhw->bihw", model.unmix, residuals).transpose(0, 1).flatten(1)
     assert torch.allclose(z @ z.T / z.shape[1], torch.eye(3), atol=1e-4)
@@ -41,8 +52,9 @@ def test_measured_residuals_have_unit_power_along_axes_of_their_own(vqvae, datas
 
 def test_faithful_picture_and_residual_are_the_image(vqvae, dataset):
     x = dataset[np.arange(8)]
-    e, x_hat, residual = faithful(vqvae, x)
+    e, x_hat, residual = seen(vqvae, x)
     assert torch.equal(e, vqvae.quantizer.lookup(vqvae.encode(x)))
+    assert torch.allclose(vqvae.undo(x_hat).clamp(0, 1), vqvae.decode(vqvae.encode(x)))
     assert torch.allclose(vqvae.undo(x_hat) + residual, x, atol=1e-6)
 
 
@@ -52,6 +64,25 @@ def test_the_same_codes_give_the_same_picture_alone_and_in_a_batch(vqvae, sharp,
     assert torch.allclose(look.decode(codes[3:4]), together[3:4], atol=1e-5)
     assert torch.equal(look.decode(codes), together)
     assert (together - vqvae.decode(codes)).abs().amax((1, 2, 3)).min() > 0.01
+
+
+def test_a_class_changes_what_is_drawn_and_none_is_any_class(vqvae, sharp, dataset):
+    x = dataset[np.arange(3)]
+    codes, look = vqvae.encode(x), Look(vqvae, sharp)
+    assert torch.equal(look.decode(codes), look.decode(codes, unknown(x)))
+    assert not torch.allclose(look.decode(codes, torch.zeros(3, dtype=torch.long)), look.decode(codes))
+    assert torch.equal(vqvae.decode(codes, torch.zeros(3, dtype=torch.long)), vqvae.decode(codes))  # the faithful one: nothing
+
+
+def test_training_hides_some_classes_and_draws_rare_ones_more_often(vqvae, dataset, monkeypatch):
+    """Labels that the loss sees: a tenth "any", and with balance 1 as many of each class."""
+    told = []
+    context = Sharp.context
+    monkeypatch.setattr(Sharp, "context", lambda self, e, x, labels: told.append(labels) or context(self, e, x, labels))
+    trained(vqvae, dataset, run=replace(RUN, steps=60, batch=32, balance=1.0))
+    counts = torch.bincount(torch.cat(told), minlength=ANY + 1) / (60 * 32)
+    assert counts[ANY] == pytest.approx(CFG.class_dropout, abs=0.03)
+    assert counts[:ANY].numpy() == pytest.approx(np.full(ANY, (1 - CFG.class_dropout) / ANY), abs=0.04)
 
 
 def test_noise_is_normal_and_another_for_other_codes_and_seeds():
@@ -66,7 +97,7 @@ def test_noise_is_normal_and_another_for_other_codes_and_seeds():
 
 def test_a_velocity_that_heads_for_the_residual_gives_back_the_image(vqvae, sharp, dataset):
     x = dataset[np.arange(4)]
-    _, _, residual = faithful(vqvae, x)
+    _, _, residual = seen(vqvae, x)
     target = torch.einsum("ij,bjhw->bihw", sharp.unmix, residual)
     sharp.forward = lambda z, t, context: (target - z) / (1 - t.view(-1, 1, 1, 1))
     assert torch.allclose(Look(vqvae, sharp).decode(vqvae.encode(x)), x, atol=1e-4)
@@ -79,7 +110,8 @@ def dice(residual, seed=0):
 
 
 def test_the_loss_is_zero_for_the_exact_velocity_only(vqvae, sharp, dataset):
-    parts = faithful(vqvae, dataset[np.arange(4)])
+    x = dataset[np.arange(4)]
+    parts = *seen(vqvae, x), unknown(x)
     target = torch.einsum("ij,bjhw->bihw", sharp.unmix, parts[2])
     sharp.forward = lambda z, t, context: (target - z) / (1 - t.view(-1, 1, 1, 1))
     assert sharp.loss(*parts, *dice(parts[2])) == pytest.approx(0, abs=1e-6)
@@ -87,18 +119,21 @@ def test_the_loss_is_zero_for_the_exact_velocity_only(vqvae, sharp, dataset):
     assert sharp.loss(*parts, *dice(parts[2])) == pytest.approx(2, abs=0.8)   # noise and residual
 
 
-def test_codes_and_faithful_picture_both_steer_the_flow(vqvae, sharp, dataset):
-    e, x_hat, _ = faithful(vqvae, dataset[np.arange(4)])
-    context = sharp.context(e, x_hat)
-    assert not torch.allclose(sharp.context(e.roll(1, 0), x_hat), context)
-    assert not torch.allclose(sharp.context(e, x_hat.roll(1, 0)), context)
+def test_codes_faithful_picture_class_and_time_all_steer_the_flow(vqvae, sharp, dataset):
+    e, x_hat, _ = seen(vqvae, dataset[np.arange(4)])
+    labels = torch.arange(4)
+    context = sharp.context(e, x_hat, labels)
+    assert not torch.allclose(sharp.context(e.roll(1, 0), x_hat, labels), context)
+    assert not torch.allclose(sharp.context(e, x_hat.roll(1, 0), labels), context)
+    assert not torch.allclose(sharp.context(e, x_hat, labels.roll(1, 0)), context)
     z, early, late = torch.randn_like(x_hat), torch.full((4,), 0.1), torch.full((4,), 0.9)
     assert not torch.allclose(sharp(z, early, context), sharp(z, late, context))
 
 
 def test_training_lowers_the_loss_and_leaves_the_vqvae_as_it_is(vqvae, dataset):
     before = {k: v.clone() for k, v in vqvae.state_dict().items()}
-    parts = faithful(vqvae, dataset[dataset.splits["validation"]])
+    x = dataset[dataset.splits["validation"]]
+    parts = *seen(vqvae, x), unknown(x)
 
     def held_out(model):
         return float(model.loss(*parts, *dice(parts[2])).detach())
@@ -117,10 +152,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(vqvae, dataset, tmp_path):
 
 
 def test_several_passes_are_one(vqvae, dataset):
-    one = trained(vqvae, dataset)
-    four = Sharp(CFG)
-    for _ in train_sharp(four, vqvae, dataset, RUN, Augment(), accumulate=4):
-        pass
+    one, four = trained(vqvae, dataset), trained(vqvae, dataset, accumulate=4)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one.state_dict().values(), four.state_dict().values()))
 
 

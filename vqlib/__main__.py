@@ -10,7 +10,7 @@ from torchvision.utils import save_image
 
 from vqdata.dataset import Dataset, Geometry, statistics
 from vqdata.layouts import DataError, open_source
-from vqlib import finishing, metrics, sharpen, train
+from vqlib import finishing, metrics, train
 from vqlib.distributed import joined
 from vqlib.files import FileError, load_model, save_model, write_atomically
 from vqlib.gpt import GPT, SAMPLING
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--accumulate", type=positive, default=1, help="passes per update: less memory, the same result")
     prior.add_argument("--kind", choices=("gpt", "windowed", "guide"), default="gpt",
                        help="whole-grid GPT, the report's transformer, or a GPT on nearest codes that chooses codes for both")
-    for p in (prior, decoder):
+    for p in (sharp, prior, decoder):
         p.add_argument("--guide", type=Path, help="prior that chooses the codes, if the preset has a rate; default: the guide")
     for p in (sharp, prior, decoder):
         p.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
@@ -119,10 +119,12 @@ def on_codes_of(args):
 def train_sharp(args):
     ws, vqvae = on_codes_of(args)
     p = ws.preset
-    run, sharp = replace(p.sharp_run, steps=args.steps or p.sharp_run.steps), Sharp(p.sharp).to(ws.device)
+    run = replace(p.sharp_run, steps=args.steps or p.sharp_run.steps)
+    sharp = Sharp(replace(p.sharp, n_classes=len(ws.dataset.classes))).to(ws.device)
     ws.dataset.images = ws.dataset.images.to(ws.device)
     out = args.out or ws.folder / "sharp.safetensors"
-    loop = sharpen.train_sharp(sharp, vqvae, ws.dataset, run, p.augment, out.with_suffix(""), args.accumulate)
+    codes = finishing.ways_to_code(ws.encoder(vqvae, args.guide), ws.dataset)
+    loop = finishing.train_sharp(sharp, vqvae, ws.dataset, *codes, run, out.with_suffix(""), args.accumulate)
     finish(loop, ws, run.steps, sharp, out, run=run)
 
 
@@ -134,8 +136,8 @@ def train_decoder(args):
     run = replace(p.decoder_run, steps=args.steps or p.decoder_run.steps)
     ws.dataset.images = ws.dataset.images.to(ws.device)
     out = args.out or ws.folder / "finished.safetensors"
-    codes, views = finishing.codes_to_finish_on(guided, ws.dataset, p.views[::2])
-    loop = finishing.train_decoder(vqvae, ws.dataset, codes, views, run, out.with_suffix(""), args.accumulate)
+    codes = finishing.ways_to_code(guided, ws.dataset)
+    loop = finishing.train_decoder(vqvae, ws.dataset, *codes, run, out.with_suffix(""), args.accumulate)
     finish(loop, ws, run.steps, vqvae, out, run=p.vqvae_run, finished=run)  # still the result of its first run, and of this one
 
 
@@ -157,8 +159,10 @@ def train_prior(args):
     finish(loop, ws, run.steps, prior, out, run=run)
 
 
-def look(vqvae, path: Path) -> Look:
-    sharp, _ = load_model(path, "sharp", "python -m vqlib train-sharp")
+def look(vqvae, path: Path, classes: list[str] | None = None) -> Look:
+    sharp, card = load_model(path, "sharp", "python -m vqlib train-sharp")
+    if classes not in (None, card["classes"]):
+        raise FileError(f"{path.name} was trained on the classes {card['classes']}, the prior on {classes}: take one of its data")
     if sharp.cfg.code_dim != vqvae.cfg.code_dim:
         raise FileError(f"{path.name} is for codes of width {sharp.cfg.code_dim}, the VQ-VAE's have {vqvae.cfg.code_dim}")
     return Look(vqvae, sharp)
@@ -168,11 +172,12 @@ def evaluate(args):
     vqvae, card = load_model(args.vqvae, "vqvae")
     if "geometry" not in card:
         raise FileError(f"{args.vqvae.name} does not say how its images were cropped: save it with **workspace.card")
-    geometry, sharp = Geometry(**card["geometry"]), look(vqvae, args.sharp) if args.sharp else None
+    geometry = Geometry(**card["geometry"])
     dataset = Dataset(open_source(args.data, PRESETS[card["preset"]].n_synthetic, geometry.side), geometry)
     result = {"vqvae": args.vqvae.name, "data": dataset.title, "images_skipped": len(dataset.skipped), "notes": dataset.notes,
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
     prior, prior_card = load_model(args.prior) if args.prior else (None, {})
+    sharp = look(vqvae, args.sharp, prior_card.get("classes")) if args.sharp else None
     if prior:
         by = encoder(vqvae, load_model(args.guide, "gpt")[0] if args.guide else prior)
         said = metrics.evaluate_prior(prior, by, dataset, args.split, prior_card["classes"])
@@ -205,8 +210,8 @@ def sample(args):
         raise DataError(f"no class {args.label!r}; this prior knows {', '.join(names)}")
     labels = torch.full((args.n,), names.index(args.label))
     codes = gpt.generate(labels, **settings(args), seed=args.seed)
-    decoder = look(vqvae, args.sharp) if args.sharp else vqvae
-    save_image(decoder.decode(codes.view(args.n, gpt.cfg.grid, gpt.cfg.grid)), args.out)
+    decoder = look(vqvae, args.sharp, card["classes"]) if args.sharp else vqvae
+    save_image(decoder.decode(codes.view(args.n, gpt.cfg.grid, gpt.cfg.grid), labels), args.out)
     print(f"wrote {args.out}: {args.n} images of class {args.label}, seed {args.seed}")
 
 

@@ -24,6 +24,11 @@ def order(n: int, batch: int, seed: int, start=0, weights=None):
         yield step, np.array([decks[k // n][k % n] for k in i.tolist()])
 
 
+def by_class(labels: torch.Tensor, balance: float) -> np.ndarray | None:
+    """Weights (n,) for `order`: (size of an image's class)^-balance; None for 0, where passes are shuffled instead."""
+    return torch.bincount(labels)[labels].double().numpy() ** -balance if balance else None
+
+
 def batches(dataset, split: str, batch: int, seed: int, cfg: Augment, start=0):
     """Yield this rank's training images (B, 3, C, C) in [0, 1] for ever, from update `start` on; (seed, step) decides them."""
     rows = dataset.splits[split]

@@ -1,4 +1,4 @@
-"""Finishes a faithful decoder on the codes that it will be shown: thrifty ones, which it has not seen while it was trained.
+"""Trains what looks at codes that are already there: the faithful decoder, finished, and the sharp look.
 
 Encoder and codebook stay frozen, so codes and priors stay valid. Letters: n training images, B images, V ways to code each
 (a view of it, coded by one encoder), T codes per image.
@@ -9,38 +9,85 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqdata.augment import view
-from vqlib.batches import order
+from vqlib.batches import by_class, order
 from vqlib.distributed import rank, world
+from vqlib.sharp import Sharp
 from vqlib.thrift import Thrifty
 from vqlib.train import Run, Session, encode_dataset
 
 SHARES = (0, 1 / 3, 1)  # of the priors' rate: from the nearest codes to those that priors learn
 
 
-def codes_to_finish_on(guided: Thrifty, dataset, views: tuple[int, ...]) -> tuple[Tensor, list[int]]:
-    """Codes (n, V, T) of the training split at every share of the rate, and the view (V,) that each of them shows."""
-    by = [Thrifty(guided.vqvae, guided.prior, share * guided.rate) if share else guided.vqvae for share in SHARES]
-    return torch.cat([encode_dataset(encoder, dataset, "train", views)[0] for encoder in by], 1), [*views] * len(by)
+def ways_to_code(encoder, dataset, views=(0, 4)) -> tuple[Tensor, list[int]]:
+    """Codes (n, V, T) of the training split and the view (V,) that each shows; of a `Thrifty` at every share of its rate."""
+    by = [encoder]
+    if isinstance(encoder, Thrifty):
+        by = [Thrifty(encoder.vqvae, encoder.prior, share * encoder.rate) if share else encoder.vqvae for share in SHARES]
+    return torch.cat([encode_dataset(each, dataset, "train", views)[0] for each in by], 1), [*views] * len(by)
+
+
+def coded_batches(dataset, codes: Tensor, views: list[int], run: Run, start: int):
+    """Yield this rank's images (B, 3, C, C), codes (B, h, w), labels (B,) for ever, and dice for what else the batch needs."""
+    rows, side = dataset.splits["train"], round(codes.shape[-1] ** 0.5)
+    labels = dataset.labels[rows]
+    for step, picks in order(len(rows), run.batch, run.seed, start, by_class(labels, run.balance)):
+        dice = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
+        ways = torch.randint(len(views), (run.batch,), generator=dice).numpy()
+        picks, ways = (np.array_split(x, world())[rank()] for x in (picks, ways))
+        images = torch.stack([view(x, views[way]) for x, way in zip(dataset[rows[picks]], ways)])
+        yield images, codes[picks, ways].long().view(-1, side, side), labels[picks], dice
 
 
 def train_decoder(vqvae, dataset, codes: Tensor, views: list[int], run: Run, folder=None, accumulate=1):
-    """Yield (step, losses) after each update of the decoder; recon is 1 for the mean image. See `codes_to_finish_on`."""
+    """Yield (step, losses) after each update of the decoder; recon is 1 for the mean image. See `ways_to_code`."""
     def loss(model, images, codes):                                   # (b, 3, H, W) in [0, 1], (b, h, w)
         recon = F.mse_loss(model.decoder(model.quantizer.lookup(codes)), model.normalise(images))
         return recon, recon.detach()[None]
 
     vqvae.encoder.requires_grad_(False)
     session = Session(vqvae, run, folder, dataset.fingerprint, loss, accumulate)
-    rows, side = dataset.splits["train"], vqvae.cfg.grid
-    for step, picks in order(len(rows), run.batch, run.seed, session.step):
+    for *mine, _labels, _dice in coded_batches(dataset, codes, views, run, session.step):
         if session.step >= run.steps:
             break
         vqvae.train()
-        ways = torch.randint(len(views), (run.batch,), generator=torch.Generator().manual_seed(run.seed * 1_000_003 + step))
-        picks, ways = (np.array_split(x, world())[rank()] for x in (picks, ways.numpy()))  # for this rank
-        images = torch.stack([view(x, views[way]) for x, way in zip(dataset[rows[picks]], ways)])
-        mine = images, codes[picks, ways].long().view(-1, side, side)
         parts = zip(*(x.to(vqvae.mean.device, non_blocking=True).chunk(accumulate) for x in mine))
         yield session.end_of_update({"recon": session.update([*parts]).mean()})
     vqvae.encoder.requires_grad_(True)
     vqvae.eval()
+
+
+@torch.no_grad()
+def faithful(vqvae, images: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (B, 3, H, W) in [0, 1], (B, h, w)
+    """Code vectors (B, D, h, w), the least-squares picture (normalised), and the residual of images, in [-1, 1]."""
+    e = vqvae.quantizer.lookup(codes)
+    x_hat = vqvae.decoder(e)
+    return e, x_hat, images - vqvae.undo(x_hat)
+
+
+def train_sharp(sharp: Sharp, vqvae, dataset, codes: Tensor, views: list[int], run: Run, folder=None, accumulate=1):
+    """Yield (step, losses) after each update; the loss is the flow's mean squared velocity error, and starts near 2.
+
+    See `ways_to_code`. Residuals of training images are what it learns: the VQ-VAE must not have overfitted, or they are
+    smaller than held-out ones.
+    """
+    def loss(model, images, codes, labels, noise, t):
+        with torch.autocast(images.device.type, enabled=False):       # a residual is a small difference
+            parts = faithful(vqvae, images, codes)
+        value = model.loss(*parts, labels, noise, t)
+        return value, value.detach()[None]
+
+    session, device = Session(sharp, run, folder, dataset.fingerprint, loss, accumulate), vqvae.mean.device
+    if not session.step:
+        images, shown, *_ = next(coded_batches(dataset, codes, views, Run(1, batch=256, seed=run.seed), 0))
+        sharp.measure(faithful(vqvae.eval(), images.to(device), shown.to(device))[2])
+    for images, shown, labels, dice in coded_batches(dataset, codes, views, run, session.step):
+        if session.step >= run.steps:
+            break
+        sharp.train()
+        noise = torch.randn(run.batch, *images.shape[1:], generator=dice)            # for the whole batch, whoever has which part
+        t, hidden = torch.rand(2, run.batch, generator=dice)
+        noise, t, hidden = (x.chunk(world())[rank()] for x in (noise, t, hidden))
+        mine = images, shown, labels.masked_fill(hidden < sharp.cfg.class_dropout, sharp.cfg.n_classes), noise, t
+        parts = zip(*(x.to(device, non_blocking=True).chunk(accumulate) for x in mine))
+        yield session.end_of_update({"loss": session.update([*parts]).mean()})
+    sharp.eval()

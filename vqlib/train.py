@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqdata.augment import Augment, view
-from vqlib.batches import batches, order
+from vqlib.batches import batches, by_class, order
 from vqlib.distributed import agree, rank, replicated, total, world
 from vqlib.files import FileError, load_model, load_state, save_state, write_atomically
 
@@ -214,8 +214,7 @@ def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint="", a
         fixed[name] = c[some, 0], y[some]
     session = Session(prior, run, folder, fingerprint, loss, accumulate)
     best = session.extra.setdefault("best", {"held_out": math.inf, "step": 0, "weights": copy.deepcopy(prior.state_dict())})
-    weights = torch.bincount(train[1])[train[1]].double().numpy() ** -run.balance if run.balance else None
-    for step, picks in order(len(codes), run.batch, run.seed, session.step, weights):
+    for step, picks in order(len(codes), run.batch, run.seed, session.step, by_class(train[1], run.balance)):
         if session.step >= run.steps or (run.patience and session.step - best["step"] >= run.patience * run.eval_every):
             break
         prior.train()
