@@ -20,6 +20,7 @@ from nbclient.exceptions import CellExecutionError
 
 from vqdata.layouts import HOME
 from vqlib.presets import open_workspace
+from vqview.plots import figures
 
 HERE = Path(__file__).resolve().parent
 
@@ -75,7 +76,8 @@ def main() -> int:
         key = json.loads((ws.folder / f"{script.stem[:2]}.json").read_text())["key_figure"]
         table.append((script.stem, f"{seconds:.0f}", key))
     total = sum(int(row[1]) for row in table)
-    for row in [("notebook", "seconds", "key figure"), *table, ("total", str(total), f"figures in {ws.figures.name}/")]:
+    last = "total", str(total), f"figures in {figures(ws.preset.name).name}/"
+    for row in [("notebook", "seconds", "key figure"), *table, last]:
         print(f"{row[0]:24s} {row[1]:>8s}  {row[2]}")
     return 0
 

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import vqdata.dataset
 import vqdata.layouts
 import vqlib.presets
+import vqview.plots
 from vqdata.dataset import Dataset, Geometry
 from vqdata.layouts import read_synthetic
 from vqlib.gpt import GPT, GPTConfig
@@ -26,7 +27,7 @@ def home(tmp_path, monkeypatch):
     """An empty VQLIB_HOME, and no environment variable that chooses data or preset."""
     for name in ("VQLIB_DATA", "VQLIB_PRESET"):
         monkeypatch.delenv(name, raising=False)
-    for module in (vqdata.layouts, vqdata.dataset, vqlib.presets):
+    for module in (vqdata.layouts, vqdata.dataset, vqlib.presets, vqview.plots):
         monkeypatch.setattr(module, "HOME", tmp_path / "home")
     return tmp_path / "home"
 

@@ -28,8 +28,8 @@ def test_a_row_is_judged_by_its_median():
 
 def test_contestants_take_turns_and_the_first_turn_is_not_timed():
     turns = []
-    seconds = compare(2, a=lambda: turns.append("a"), b=lambda: turns.append("b"))
-    assert "".join(turns) == "ababab"
+    seconds = compare(2, lambda: turns.append("-"), a=lambda: turns.append("a"), b=lambda: turns.append("b"))
+    assert "".join(turns) == "-a-b" * 3
     assert {name: len(s) for name, s in seconds.items()} == {"a": 2, "b": 2}
 
 

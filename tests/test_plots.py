@@ -17,9 +17,8 @@ def ax():
 
 
 @pytest.fixture
-def workspace(tmp_path):
-    return SimpleNamespace(figures=tmp_path / "figures", dataset=SimpleNamespace(title="synthetic, n 40"),
-                           preset=SimpleNamespace(name="smoke"))
+def workspace(home):
+    return SimpleNamespace(dataset=SimpleNamespace(title="synthetic, n 40"), preset=SimpleNamespace(name="smoke"))
 
 
 def test_images_are_shown_in_reading_order_with_their_own_pixels(ax):
@@ -54,7 +53,7 @@ def test_codes_never_picked_are_crosses_apart_from_the_dots(ax):
     assert (np.argsort(dots.get_sizes()) == [1, 2, 0]).all()          # area by use
 
 
-def test_the_same_drawing_gives_the_same_bytes_and_names_its_data(workspace):
+def test_the_same_drawing_gives_the_same_bytes_and_names_its_data(workspace, home):
     written = []
     for _ in range(2):
         fig, ax = plt.subplots(figsize=(2, 2))
@@ -62,8 +61,13 @@ def test_the_same_drawing_gives_the_same_bytes_and_names_its_data(workspace):
         plots.save(fig, workspace, "02_curve")
         assert "synthetic, n 40, preset smoke" in [t.get_text() for t in fig.texts]
         plt.close(fig)
-        written.append((workspace.figures / "02_curve.png").read_bytes())
+        written.append((home / "figures" / "smoke" / "02_curve.png").read_bytes())
     assert written[0] == written[1]
+
+
+def test_only_the_flagship_draws_into_figures_itself(home):
+    assert plots.figures("flagship") == home / "figures"
+    assert plots.figures("smoke") == home / "figures" / "smoke"
 
 
 def test_the_patch_of_a_code_is_what_it_paints_amid_its_own_kind(vqvae):

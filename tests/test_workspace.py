@@ -27,12 +27,6 @@ def test_results_of_other_data_or_another_preset_lie_elsewhere(workspace, tmp_pa
     assert len({w.folder for w in (workspace, other, quick)}) == 3
 
 
-def test_only_the_flagship_draws_into_figures_itself(workspace, home):
-    flagship = Workspace(PRESETS["flagship"], workspace.dataset, "cpu")
-    assert flagship.figures == home / "figures"
-    assert workspace.figures == home / "figures" / "smoke"
-
-
 def test_kept_figures_come_back(workspace):
     notes.keep(workspace, "02_vqvae", "PSNR 30.1 dB", psnr={"mean": 30.1}, codes_used=512)
     assert notes.recall(workspace, "02_vqvae") == {"key_figure": "PSNR 30.1 dB", "psnr": {"mean": 30.1}, "codes_used": 512}

@@ -10,6 +10,7 @@ from torchvision.utils import save_image
 
 from vqdata.dataset import Dataset, Geometry, statistics
 from vqdata.layouts import DataError, open_source
+from vqdata.memory import keep_pages
 from vqlib import finishing, metrics, train
 from vqlib.distributed import joined
 from vqlib.files import FileError, load_model, save_model, write_atomically
@@ -97,13 +98,14 @@ def train_vqvae(args):
     compile_parts(model, args.compile)
     ws.dataset.images = ws.dataset.images.to(ws.device)               # 0.5 GB for HAM10000 at 128 px
     variance = stats["variance"] if p.scale_by_pixels else 1.0
-    out = args.out or ws.folder / "vqvae.safetensors"
-    loop = train.train_vqvae(model, ws.dataset, run, p.augment, variance, out.with_suffix(""), args.accumulate)
-    finish(loop, ws, run.steps, model, out, run=run)
+    finish(args, ws, "vqvae", model, run.steps, lambda folder: train.train_vqvae(
+        model, ws.dataset, run, p.augment, variance, folder, args.accumulate), run=run)
 
 
-def finish(loop, ws, steps: int, model, out: Path, **runs) -> None:
-    for _ in train.watch(loop, steps):
+def finish(args, ws, name: str, model, steps: int, loop, **runs) -> None:
+    """Run `loop` of a folder to its end, and save the model beside that folder."""
+    out = args.out or ws.folder / f"{name}.safetensors"
+    for _ in train.watch(loop(out.with_suffix("")), steps):
         pass
     save_model(out, model, **ws.card, **runs)
     print(f"wrote {out.name}")
@@ -113,6 +115,7 @@ def on_codes_of(args):
     """Workspace and VQ-VAE of a command that trains on codes."""
     ws = open_workspace(args.preset, args.data, shipped=False)
     print(ws)
+    ws.dataset.images = ws.dataset.images.to(ws.device)
     return ws, load_model(args.vqvae or ws.folder / "vqvae.safetensors", "vqvae", "python -m vqlib train-vqvae")[0].to(ws.device)
 
 
@@ -121,11 +124,9 @@ def train_sharp(args):
     p = ws.preset
     run = replace(p.sharp_run, steps=args.steps or p.sharp_run.steps)
     sharp = Sharp(replace(p.sharp, n_classes=len(ws.dataset.classes))).to(ws.device)
-    ws.dataset.images = ws.dataset.images.to(ws.device)
-    out = args.out or ws.folder / "sharp.safetensors"
     codes = finishing.ways_to_code(ws.encoder(vqvae, args.guide), ws.dataset)
-    loop = finishing.train_sharp(sharp, vqvae, ws.dataset, *codes, run, out.with_suffix(""), args.accumulate)
-    finish(loop, ws, run.steps, sharp, out, run=run)
+    finish(args, ws, "sharp", sharp, run.steps, lambda folder: finishing.train_sharp(
+        sharp, vqvae, ws.dataset, *codes, run, folder, args.accumulate), run=run)
 
 
 def train_decoder(args):
@@ -134,11 +135,9 @@ def train_decoder(args):
     if guided is vqvae:
         raise ValueError(f"preset {p.name} has no rate: its decoder is trained on the codes that its priors learn")
     run = replace(p.decoder_run, steps=args.steps or p.decoder_run.steps)
-    ws.dataset.images = ws.dataset.images.to(ws.device)
-    out = args.out or ws.folder / "finished.safetensors"
     codes = finishing.ways_to_code(guided, ws.dataset)
-    loop = finishing.train_decoder(vqvae, ws.dataset, *codes, run, out.with_suffix(""), args.accumulate)
-    finish(loop, ws, run.steps, vqvae, out, run=p.vqvae_run, finished=run)  # still the result of its first run, and of this one
+    finish(args, ws, "finished", vqvae, run.steps, lambda folder: finishing.train_decoder(
+        vqvae, ws.dataset, *codes, run, folder, args.accumulate), run=p.vqvae_run, finished=run)  # the result of both runs
 
 
 def train_prior(args):
@@ -153,10 +152,9 @@ def train_prior(args):
             prior.load_state_dict(by.prior.state_dict())
     run = replace(run, steps=args.steps or run.steps)
     codes = [train.encode_dataset(by, ws.dataset, *part) for part in (("train", p.views), ("validation",))]
-    out = args.out or ws.folder / f"{args.kind}.safetensors"
-    compile_parts(prior, args.compile)
-    loop = train.train_prior(prior.to(ws.device), *codes, run, out.with_suffix(""), ws.dataset.fingerprint, args.accumulate)
-    finish(loop, ws, run.steps, prior, out, run=run)
+    compile_parts(prior.to(ws.device), args.compile)
+    finish(args, ws, args.kind, prior, run.steps, lambda folder: train.train_prior(
+        prior, *codes, run, folder, ws.dataset.fingerprint, args.accumulate), run=run)
 
 
 def look(vqvae, path: Path, classes: list[str] | None = None) -> Look:
@@ -188,15 +186,11 @@ def evaluate(args):
                                         ("sweep", args.sweep, judging.sweep, {})):
             if chosen:
                 result[name] = run(vqvae, prior, dataset, args.split, sharp=sharp, n=args.images,
-                                   classes=prior_card.get("classes"), sampling=settings(args), **more)
+                                   classes=prior_card.get("classes"), sampling={k: getattr(args, k) for k in SAMPLING}, **more)
     text = json.dumps(result, indent=1)
     if args.json:
         write_atomically(args.json, text.encode())
     print(text)
-
-
-def settings(args) -> dict:
-    return {k: getattr(args, k) for k in SAMPLING}
 
 
 def sample(args):
@@ -209,7 +203,7 @@ def sample(args):
     if args.label not in names:
         raise DataError(f"no class {args.label!r}; this prior knows {', '.join(names)}")
     labels = torch.full((args.n,), names.index(args.label))
-    codes = gpt.generate(labels, **settings(args), seed=args.seed)
+    codes = gpt.generate(labels, **{k: getattr(args, k) for k in SAMPLING}, seed=args.seed)
     decoder = look(vqvae, args.sharp, card["classes"]) if args.sharp else vqvae
     save_image(decoder.decode(codes.view(args.n, gpt.cfg.grid, gpt.cfg.grid), labels), args.out)
     print(f"wrote {args.out}: {args.n} images of class {args.label}, seed {args.seed}")
@@ -217,6 +211,7 @@ def sample(args):
 
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
+    keep_pages()
     try:
         with joined():
             args.run(args)

@@ -1,7 +1,6 @@
 """Trains what looks at codes that are already there: the faithful decoder, finished, and the sharp look.
 
-Encoder and codebook stay frozen, so codes and priors stay valid. Letters: n training images, B images, V ways to code each
-(a view of it, coded by one encoder), T codes per image.
+Encoder and codebook stay frozen: priors stay valid. Letters: n images, B of a batch, V ways to code each, T codes per image.
 """
 import numpy as np
 import torch
@@ -38,22 +37,28 @@ def coded_batches(dataset, codes: Tensor, views: list[int], run: Run, start: int
         yield images, codes[picks, ways].long().view(-1, side, side), labels[picks], dice
 
 
+def updates(session: Session, batches, name: str, accumulate: int, also=lambda images, dice: ()):
+    """Yield (step, losses) after each update on `coded_batches` and what `also` draws for them; `name` is the loss's."""
+    for images, codes, labels, dice in batches:
+        if session.step >= session.run.steps:
+            break
+        session.model.train()
+        mine = images, codes, labels, *also(images, dice)
+        parts = zip(*(x.to(session.device, non_blocking=True).chunk(accumulate) for x in mine))
+        yield session.end_of_update({name: session.update([*parts]).mean()})
+    session.model.eval()
+
+
 def train_decoder(vqvae, dataset, codes: Tensor, views: list[int], run: Run, folder=None, accumulate=1):
     """Yield (step, losses) after each update of the decoder; recon is 1 for the mean image. See `ways_to_code`."""
-    def loss(model, images, codes):                                   # (b, 3, H, W) in [0, 1], (b, h, w)
+    def loss(model, images, codes, labels):                           # (b, 3, H, W) in [0, 1], (b, h, w), (b,)
         recon = F.mse_loss(model.decoder(model.quantizer.lookup(codes)), model.normalise(images))
         return recon, recon.detach()[None]
 
     vqvae.encoder.requires_grad_(False)
     session = Session(vqvae, run, folder, dataset.fingerprint, loss, accumulate)
-    for *mine, _labels, _dice in coded_batches(dataset, codes, views, run, session.step):
-        if session.step >= run.steps:
-            break
-        vqvae.train()
-        parts = zip(*(x.to(vqvae.mean.device, non_blocking=True).chunk(accumulate) for x in mine))
-        yield session.end_of_update({"recon": session.update([*parts]).mean()})
+    yield from updates(session, coded_batches(dataset, codes, views, run, session.step), "recon", accumulate)
     vqvae.encoder.requires_grad_(True)
-    vqvae.eval()
 
 
 @torch.no_grad()
@@ -67,27 +72,20 @@ def faithful(vqvae, images: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tens
 def train_sharp(sharp: Sharp, vqvae, dataset, codes: Tensor, views: list[int], run: Run, folder=None, accumulate=1):
     """Yield (step, losses) after each update; the loss is the flow's mean squared velocity error, and starts near 2.
 
-    See `ways_to_code`. Residuals of training images are what it learns: the VQ-VAE must not have overfitted, or they are
-    smaller than held-out ones.
+    See `ways_to_code`. It learns residuals of training images: if the VQ-VAE overfitted, they are smaller than held-out ones.
     """
-    def loss(model, images, codes, labels, noise, t):
+    def loss(model, images, codes, labels, noise, t, hide):
         with torch.autocast(images.device.type, enabled=False):       # a residual is a small difference
             parts = faithful(vqvae, images, codes)
-        value = model.loss(*parts, labels, noise, t)
+        value = model.loss(*parts, labels.masked_fill(hide < model.cfg.class_dropout, model.cfg.n_classes), noise, t)
         return value, value.detach()[None]
 
-    session, device = Session(sharp, run, folder, dataset.fingerprint, loss, accumulate), vqvae.mean.device
+    def also(images, dice):                                           # for the whole batch, whoever has which part
+        drawn = torch.randn(run.batch, *images.shape[1:], generator=dice), *torch.rand(2, run.batch, generator=dice)
+        return [x.chunk(world())[rank()] for x in drawn]
+
+    session = Session(sharp, run, folder, dataset.fingerprint, loss, accumulate)
     if not session.step:
-        images, shown, *_ = next(coded_batches(dataset, codes, views, Run(1, batch=256, seed=run.seed), 0))
-        sharp.measure(faithful(vqvae.eval(), images.to(device), shown.to(device))[2])
-    for images, shown, labels, dice in coded_batches(dataset, codes, views, run, session.step):
-        if session.step >= run.steps:
-            break
-        sharp.train()
-        noise = torch.randn(run.batch, *images.shape[1:], generator=dice)            # for the whole batch, whoever has which part
-        t, hidden = torch.rand(2, run.batch, generator=dice)
-        noise, t, hidden = (x.chunk(world())[rank()] for x in (noise, t, hidden))
-        mine = images, shown, labels.masked_fill(hidden < sharp.cfg.class_dropout, sharp.cfg.n_classes), noise, t
-        parts = zip(*(x.to(device, non_blocking=True).chunk(accumulate) for x in mine))
-        yield session.end_of_update({"loss": session.update([*parts]).mean()})
-    sharp.eval()
+        images, some, *_ = next(coded_batches(dataset, codes, views, Run(1, batch=256, seed=run.seed), 0))
+        sharp.measure(faithful(vqvae.eval(), images.to(session.device), some.to(session.device))[2])
+    yield from updates(session, coded_batches(dataset, codes, views, run, session.step), "loss", accumulate, also)

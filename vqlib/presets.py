@@ -9,10 +9,11 @@ import torch
 from vqdata.augment import Augment
 from vqdata.dataset import Dataset, Geometry
 from vqdata.layouts import HOME, open_source
+from vqdata.memory import keep_pages
 from vqlib.files import load_model, write_atomically
 from vqlib.gpt import GPTConfig
 from vqlib.sharp import SharpConfig
-from vqlib.thrift import Thrifty
+from vqlib.thrift import encoder
 from vqlib.train import Run
 from vqlib.vqvae import VQVAEConfig
 from vqlib.windowed import WindowedConfig
@@ -113,11 +114,6 @@ class Workspace:
         return HOME / "data" / "runs" / f"{self.preset.name}-{self.dataset.fingerprint}"
 
     @property
-    def figures(self) -> Path:
-        """figures/ holds the flagship's, figures/<preset>/ the others'."""
-        return HOME / "figures" / ("" if self.preset.name == "flagship" else self.preset.name)
-
-    @property
     def card(self) -> dict:
         """What a model file says of where it comes from."""
         d = self.dataset
@@ -144,10 +140,9 @@ class Workspace:
 
     def encoder(self, vqvae, guide: Path | None = None):
         """What chooses the codes of this preset's priors: the VQ-VAE, or at a rate Thrifty with a guide."""
-        if not (rate := self.preset.gpt.rate):
-            return vqvae
-        path = guide or self.folder / "guide.safetensors"
-        return Thrifty(vqvae, load_model(path, "gpt", "python -m vqlib train-prior --kind guide")[0].to(self.device), rate)
+        path, rate = guide or self.folder / "guide.safetensors", self.preset.gpt.rate
+        prior = load_model(path, "gpt", "python -m vqlib train-prior --kind guide")[0].to(self.device) if rate else None
+        return encoder(vqvae, prior, rate)
 
 
 def open_workspace(preset: str | None = None, data=None, shipped=True) -> Workspace:
@@ -155,6 +150,7 @@ def open_workspace(preset: str | None = None, data=None, shipped=True) -> Worksp
 
     `shipped`: use weights of data/pretrained that fit, instead of training them again.
     """
+    keep_pages()                                                      # whatever is done here, updates or features, is faster
     p = choose(preset)
     source = open_source(data, p.n_synthetic, p.geometry.side)
     ws = Workspace(p, Dataset(source, p.geometry, None if source.kind == "synthetic" else p.limit),

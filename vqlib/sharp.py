@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqlib.distributed import total, world
+
 
 @dataclass(frozen=True)
 class SharpConfig:
@@ -41,10 +43,7 @@ class Layer(nn.Module):
 
 
 class Sharp(nn.Module):
-    """Velocity of the flow, given time, code vectors, the faithful picture and the class; `n_classes` means "any class".
-
-    Encoder, codebook and decoder stay as they are.
-    """
+    """Velocity of the flow, given time, code vectors, the faithful picture and the class; label `n_classes` means "any"."""
 
     def __init__(self, cfg: SharpConfig, seed=0):
         super().__init__()
@@ -62,9 +61,9 @@ class Sharp(nn.Module):
             nn.init.zeros_(self.label.weight)
 
     def measure(self, residuals: Tensor) -> None:                     # (n, 3, H, W)
-        """Take the residuals' mean square along their own three colour axes as the unit of each."""
+        """Take the residuals' mean square along their own three colour axes as the unit of each; ranks bring equally many."""
         x = residuals.movedim(1, -1).flatten(0, -2).double()          # (nHW, 3)
-        power, axes = torch.linalg.eigh(x.T @ x / len(x))
+        power, axes = torch.linalg.eigh(total(x.T @ x / len(x)) / world())
         scale = power.clamp_min(1e-8).sqrt()
         self.mix.copy_(axes * scale)
         self.unmix.copy_((axes / scale).T)
@@ -77,9 +76,8 @@ class Sharp(nn.Module):
             y = layer(y, time)
         return F.pixel_shuffle(self.velocity(F.relu(y)), p)
 
-    def context(self, e: Tensor, faithful: Tensor, labels: Tensor) -> Tensor:
-        # (B, D, h, w), (B, 3, H, W) normalised, (B,) -> (B, C, H/p, W/p)
-        """What does not change along the flow, once per image."""
+    def context(self, e: Tensor, faithful: Tensor, labels: Tensor) -> Tensor:  # (B, D, h, w), (B, 3, H, W) normalised, (B,)
+        """What does not change along the flow, once per image: (B, C, H/p, W/p)."""
         p, weight = self.cfg.patch, self.pixels.weight
         seen = F.conv2d(F.pixel_unshuffle(faithful, p), weight[:, 3 * p * p :], self.pixels.bias, padding=1)
         return seen + F.interpolate(self.codes(e), seen.shape[-2:]) + self.label(labels)[:, :, None, None]
@@ -102,9 +100,7 @@ def noise_of(codes: Tensor, shape: tuple, seed=0) -> Tensor:         # (B, h, w)
 class Look:
     """Decodes like a VQ-VAE, sharply. The faithful picture is part of it: what is added has been drawn, not seen.
 
-    Who knows the diagnosis, as a prior does that was asked for it, may say so (`labels`, else "any"): skin lines then are drawn
-    as that class has them. Reconstructions of photographs must not be told.
-    """
+    Samples of a class are drawn with its skin lines (`labels`, else "any"); a photograph's reconstruction must not be told."""
 
     vqvae: nn.Module
     sharp: Sharp

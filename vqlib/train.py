@@ -68,8 +68,9 @@ class Session:
             kept = [line for line in lines if json.loads(line)["step"] <= self.step]
             write_atomically(self.log_file, "".join(line + "\n" for line in kept).encode())
         agree(json.dumps([self.identity, self.step, parts]))
-        self.loss, device = replicated(model, loss), next(model.parameters()).device.type
-        self.precision = torch.autocast(device, torch.bfloat16, enabled=device == "cuda" and torch.cuda.is_bf16_supported(False))
+        self.loss, self.device = replicated(model, loss), next(model.parameters()).device
+        gpu = self.device.type == "cuda"
+        self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=gpu and torch.cuda.is_bf16_supported(False))
 
     def resume(self):
         state = load_state(self.state_file)

@@ -1,4 +1,6 @@
 """Drawing helpers: each draws on an `ax` and returns it; the notebook owns layout, titles and saving."""
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -7,6 +9,8 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from vqdata.layouts import HOME
+
 plt.rcParams.update({"figure.dpi": 72, "savefig.dpi": 120, "figure.constrained_layout.use": True, "font.size": 10,
                      "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "legend.frameon": False})
 
@@ -14,11 +18,16 @@ if get_ipython():  # as PNG, photographs would take a notebook past 1 MB
     set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
 
 
+def figures(preset: str) -> Path:
+    """figures/ holds the flagship's, figures/<preset>/ the others'."""
+    return HOME / "figures" / ("" if preset == "flagship" else preset)
+
+
 def save(fig, workspace, name: str) -> None:
     """Write figures/<preset>/<name>.png with the data's name on it; the same inputs give the same bytes."""
     source = f"{workspace.dataset.title}, preset {workspace.preset.name}"
     fig.text(1, -0.005, source, ha="right", va="top", fontsize=7, color="0.5")
-    path = workspace.figures / f"{name}.png"
+    path = figures(workspace.preset.name) / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, metadata={"Software": None}, bbox_inches="tight")
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from vqdata.memory import keep_pages
+
 from .timing import Row
 
 NAMES = ("sampling", "quantizing", "priors", "images", "imports")
@@ -50,6 +52,7 @@ def main():
     if unknown := set(args.names) - set(NAMES):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     kept = json.loads(args.results.read_text()) if args.results.exists() else {}
+    keep_pages()                                                      # as every command and notebook does
     results = {name: [Row(**row) for row in kept.get(name, [])] for name in NAMES}
     for name in [] if args.table else args.names or NAMES:
         results[name] = []

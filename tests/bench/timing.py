@@ -47,15 +47,15 @@ class Row:
         return [self.what, self.against, self.target, spread, verdict, self.note]
 
 
-def compare(rounds: int, rest=0.0, **contestants) -> dict[str, np.ndarray]:
+def compare(rounds: int, rest=lambda: None, **contestants) -> dict[str, np.ndarray]:
     """Seconds (rounds,) of each contestant: one run each to warm up, then one after another, round by round.
 
-    `rest`: seconds before each run, for contestants whose workers go on when their turn is over.
+    `rest`: what ends before each run that others left behind, such as workers that go on when their turn is over.
     """
     seconds = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name, run in contestants.items():
-            time.sleep(rest)
+            rest()
             start = time.perf_counter()
             run()
             if number:
