@@ -21,8 +21,6 @@
 # same nets for the same number of updates, and measure on held-out lesions what the codes keep and lose.
 
 # %%
-from dataclasses import replace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -276,7 +274,7 @@ Markdown(results.table("transform"))
 # codes and the faithful picture (`vqlib/sharp.py`). Encoder, codebook and decoder stay frozen. Notebook 5 shows what it invents.
 
 # %%
-sharp = Sharp(replace(preset.sharp, n_classes=len(dataset.classes))).to(ws.device)
+sharp = Sharp(preset.sharp).to(ws.device)
 loop = train_sharp(sharp, model, dataset, *ways_to_code(model, dataset), preset.sharp_run, ws.folder / "sharp")
 for _step, _losses in watch(loop, preset.sharp_run.steps):
     pass

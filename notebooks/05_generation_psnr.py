@@ -142,7 +142,7 @@ plots.save(fig, ws, "05_two_priors")
 
 # %%
 shown = gpt.generate(drawn, **SETTINGS, seed=SEED)
-finished = look.decode(shown.view(n, side, side), drawn)
+finished = look.decode(shown.view(n, side, side))
 settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
 fig, ax = plt.subplots(figsize=(9, 4.6 * n / 32 + 0.3))
 plots.show_images(ax, finished, title=f"whole grid, sharp, {settings}, seed {SEED}: {n} samples, none picked")
@@ -156,7 +156,7 @@ plots.save(fig, ws, "05_samples")
 
 # %%
 per_class = torch.arange(ANY).repeat_interleave(8)
-images = look.decode(gpt.generate(per_class, **SETTINGS, guidance=GUIDANCE, seed=SEED).view(-1, side, side), per_class)
+images = look.decode(gpt.generate(per_class, **SETTINGS, guidance=GUIDANCE, seed=SEED).view(-1, side, side))
 fig, axs = plt.subplots(ANY, 1, figsize=(7, 0.95 * ANY))
 for ax, name, row in zip(axs, card["classes"], images.split(8)):
     plots.show_images(ax, row)
@@ -170,7 +170,7 @@ plots.save(fig, ws, "05_classes")
 
 # %%
 TEMPERATURES = (0.7, 0.85, 1.0, 1.1)
-rows = [look.decode(gpt.generate(drawn[:8], t, seed=SEED).view(-1, side, side), drawn[:8]) for t in TEMPERATURES]
+rows = [look.decode(gpt.generate(drawn[:8], t, seed=SEED).view(-1, side, side)) for t in TEMPERATURES]
 fig, axs = plt.subplots(len(rows), 1, figsize=(8, 1.2 * len(rows)))
 for ax, t, row in zip(axs, TEMPERATURES, rows):
     plots.show_images(ax, row)
@@ -248,7 +248,7 @@ bench = Bench(vqvae, gpt, dataset, SPLIT, sharp=look, n=128, classes=card["class
 seen = {"real, training": bench.train_images}
 for name, by in bench.decoders.items():
     seen[f"reconstructions, {name}"] = bench.decode(bench.encode(bench.images), by)
-    seen[f"samples, {name}"] = bench.decode(bench.generate(bench.labels, SEED), by, bench.labels)
+    seen[f"samples, {name}"] = bench.decode(bench.generate(bench.labels, SEED), by)
 kids = {name: bench.distances(images, paired=name.startswith("rec")) for name, images in seen.items()}
 for name, d in kids.items():
     print(f"{name:26s} KID-Lite0 x 1000: {report.kid(d)}")

@@ -1,17 +1,17 @@
 """Laws of the sharp look: it adds to the faithful picture, draws the same for the same codes, and trains nothing else."""
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
-from vqlib.finishing import faithful, train_sharp, ways_to_code
+from vqlib.finishing import coded_batches, faithful, train_sharp, ways_to_code
 from vqlib.sharp import Look, Sharp, SharpConfig, noise_of
 from vqlib.train import Run, read_log
 
 CFG = SharpConfig(code_dim=4, width=8, layers=1, patch=2, steps=3)
 RUN = Run(steps=30, batch=8, lrs=(1e-2,), save_every=15)
-ANY = CFG.n_classes
 
 
 def seen(vqvae, x):
@@ -19,18 +19,12 @@ def seen(vqvae, x):
     return faithful(vqvae, x, vqvae.encode(x))
 
 
-def unknown(x):
-    return torch.full((len(x),), ANY)
-
-
 @pytest.fixture
 def sharp(vqvae, dataset):
     model = Sharp(CFG)
     model.measure(seen(vqvae, dataset[np.arange(32)])[2])
-    dice = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for weight in (model.velocity.weight, model.label.weight):    # both start at zero
-            weight.normal_(generator=dice)
+        model.velocity.weight.normal_(generator=torch.Generator().manual_seed(0))
     return model.eval()
 
 
@@ -66,23 +60,14 @@ def test_the_same_codes_give_the_same_picture_alone_and_in_a_batch(vqvae, sharp,
     assert (together - vqvae.decode(codes)).abs().amax((1, 2, 3)).min() > 0.01
 
 
-def test_a_class_changes_what_is_drawn_and_none_is_any_class(vqvae, sharp, dataset):
-    x = dataset[np.arange(3)]
-    codes, look = vqvae.encode(x), Look(vqvae, sharp)
-    assert torch.equal(look.decode(codes), look.decode(codes, unknown(x)))
-    assert not torch.allclose(look.decode(codes, torch.zeros(3, dtype=torch.long)), look.decode(codes))
-    assert torch.equal(vqvae.decode(codes, torch.zeros(3, dtype=torch.long)), vqvae.decode(codes))  # the faithful one: nothing
-
-
-def test_training_hides_some_classes_and_draws_rare_ones_more_often(vqvae, dataset, monkeypatch):
-    """Labels that the loss sees: a tenth "any", and with balance 1 as many of each class."""
-    told = []
-    context = Sharp.context
-    monkeypatch.setattr(Sharp, "context", lambda self, e, x, labels: told.append(labels) or context(self, e, x, labels))
-    trained(vqvae, dataset, run=replace(RUN, steps=60, batch=32, balance=1.0))
-    counts = torch.bincount(torch.cat(told), minlength=ANY + 1) / (60 * 32)
-    assert counts[ANY] == pytest.approx(CFG.class_dropout, abs=0.03)
-    assert counts[:ANY].numpy() == pytest.approx(np.full(ANY, (1 - CFG.class_dropout) / ANY), abs=0.04)
+def test_rare_classes_are_drawn_more_often_with_balance(vqvae, dataset):
+    """With codes that say which image they are of: as many of each class at balance 1, as in the data at 0."""
+    rows = dataset.splits["train"]
+    codes, labels = torch.arange(len(rows))[:, None, None].expand(-1, 1, 16), dataset.labels[rows]
+    for balance, expected in ((0.0, torch.bincount(labels) / len(rows)), (1.0, torch.full((7,), 1 / 7))):
+        drawn = coded_batches(dataset, codes, [0], replace(RUN, batch=32, balance=balance), 0)
+        seen = torch.cat([shown[:, 0, 0] for _, shown, _ in islice(drawn, 60)])
+        assert torch.bincount(labels[seen], minlength=7) / len(seen) == pytest.approx(expected, abs=0.03)
 
 
 def test_noise_is_normal_and_another_for_other_codes_and_seeds():
@@ -110,8 +95,7 @@ def dice(residual, seed=0):
 
 
 def test_the_loss_is_zero_for_the_exact_velocity_only(vqvae, sharp, dataset):
-    x = dataset[np.arange(4)]
-    parts = *seen(vqvae, x), unknown(x)
+    parts = seen(vqvae, dataset[np.arange(4)])
     target = torch.einsum("ij,bjhw->bihw", sharp.unmix, parts[2])
     sharp.forward = lambda z, t, context: (target - z) / (1 - t.view(-1, 1, 1, 1))
     assert sharp.loss(*parts, *dice(parts[2])) == pytest.approx(0, abs=1e-6)
@@ -119,21 +103,18 @@ def test_the_loss_is_zero_for_the_exact_velocity_only(vqvae, sharp, dataset):
     assert sharp.loss(*parts, *dice(parts[2])) == pytest.approx(2, abs=0.8)   # noise and residual
 
 
-def test_codes_faithful_picture_class_and_time_all_steer_the_flow(vqvae, sharp, dataset):
+def test_codes_faithful_picture_and_time_all_steer_the_flow(vqvae, sharp, dataset):
     e, x_hat, _ = seen(vqvae, dataset[np.arange(4)])
-    labels = torch.arange(4)
-    context = sharp.context(e, x_hat, labels)
-    assert not torch.allclose(sharp.context(e.roll(1, 0), x_hat, labels), context)
-    assert not torch.allclose(sharp.context(e, x_hat.roll(1, 0), labels), context)
-    assert not torch.allclose(sharp.context(e, x_hat, labels.roll(1, 0)), context)
+    context = sharp.context(e, x_hat)
+    assert not torch.allclose(sharp.context(e.roll(1, 0), x_hat), context)
+    assert not torch.allclose(sharp.context(e, x_hat.roll(1, 0)), context)
     z, early, late = torch.randn_like(x_hat), torch.full((4,), 0.1), torch.full((4,), 0.9)
     assert not torch.allclose(sharp(z, early, context), sharp(z, late, context))
 
 
 def test_training_lowers_the_loss_and_leaves_the_vqvae_as_it_is(vqvae, dataset):
     before = {k: v.clone() for k, v in vqvae.state_dict().items()}
-    x = dataset[dataset.splits["validation"]]
-    parts = *seen(vqvae, x), unknown(x)
+    parts = seen(vqvae, dataset[dataset.splits["validation"]])
 
     def held_out(model):
         return float(model.loss(*parts, *dice(parts[2])).detach())

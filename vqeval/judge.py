@@ -45,7 +45,7 @@ class Bench:
     prior: nn.Module | None
     dataset: Dataset
     split: str
-    sharp: object = None                          # decodes codes (and labels), too; has .decode or is a function
+    sharp: object = None                          # decodes codes, too; has .decode or is a function
     n: int | None = None                          # held-out images; None: all
     seed: int = 0
     classes: list[str] | None = None              # the prior's; None: those of the training data
@@ -82,12 +82,9 @@ class Bench:
     def encode(self, images: Tensor, by=None) -> Tensor:             # (n, 3, H, W) -> (n, h, w)
         return in_parts(lambda x: (by or self.vqvae).encode(x.to(self.device)), images)
 
-    def decode(self, codes: Tensor, by=None, labels: Tensor | None = None) -> Tensor:  # (n, T) or (n, h, w), (n,) -> (n, 3, H, W)
-        """`labels`: of samples, in `names`. Reconstructions are decoded without: who told a diagnosis would be judged by it."""
-        decode, any_class = getattr(by or self.vqvae, "decode", by), len(self.classes)
-        labels = torch.full((len(codes),), any_class) if labels is None else labels.clamp(max=any_class)
-        pairs = zip(codes.view(len(codes), self.vqvae.cfg.grid, -1).split(64), labels.split(64))
-        return torch.cat([decode(c.to(self.device), y).cpu() for c, y in pairs])
+    def decode(self, codes: Tensor, by=None) -> Tensor:              # (n, T) or (n, h, w) -> (n, 3, H, W)
+        decode = getattr(by or self.vqvae, "decode", by)
+        return in_parts(lambda c: decode(c.view(len(c), self.vqvae.cfg.grid, -1).to(self.device)), codes)
 
     def generate(self, labels: Tensor, seed: int, **sampling) -> Tensor:  # (n,) -> (n, T)
         """Codes of classes in `names`; a class that the prior does not know is drawn as "any"."""
@@ -137,7 +134,7 @@ def reconstructions(bench: Bench) -> dict:
 def samples(bench: Bench) -> dict:
     """Distances, structure and copies of as many samples as there are held-out images, in the same mix of classes."""
     codes = bench.generate(bench.labels, bench.seed)
-    images = {name: bench.decode(codes, by, bench.labels) for name, by in bench.decoders.items()}
+    images = {name: bench.decode(codes, by) for name, by in bench.decoders.items()}
     shown = images.get("sharp", images["faithful"])                  # as a user sees them
     real = structure.describe(bench.images)
     train = structure.describe(bench.train_images) if len(bench.source_rows) else None
@@ -172,7 +169,7 @@ def teaching(bench: Bench, control: int, cas: int, guidance: float | None = None
     drawn = bench.generate(labels, bench.seed + 1, guidance=guidance or bench.sampling["guidance"])
     found = bench.encode(bench.images, [*bench.encoders.values()][-1])
     for name, by in bench.decoders.items():
-        made = torch.cat([bench.see(bench.decode(c, by, y)) for c, y in zip(drawn.split(64), labels.split(64))]), labels
+        made = in_parts(lambda c, by=by: bench.see(bench.decode(c, by)), drawn), labels
         few, again = tuple(part[: K * control] for part in made), (bench.see(bench.decode(found, by)), bench.labels)
         out.setdefault("looks", {})[name] = {
             "class_control": probe.class_control(linear, held_out, few),
@@ -230,7 +227,7 @@ def sweep(vqvae, prior, dataset, split, settings=SWEEP, **options) -> dict:
     real = structure.describe(bench.images)
     train = structure.describe(bench.train_images) if len(bench.source_rows) else None
     for setting in settings:
-        images = bench.decode(bench.generate(bench.labels, bench.seed, **setting), bench.sharp, bench.labels)
+        images = bench.decode(bench.generate(bench.labels, bench.seed, **setting), bench.sharp)
         seen = bench.see(images)
         ends = bootstrap(seen, bench.features, seed=bench.seed)
         rows.append({"setting": setting, "kid_x1000": 1000 * kid(seen, bench.features), "kid_x1000_95": [1000 * v for v in ends],

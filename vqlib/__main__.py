@@ -123,7 +123,7 @@ def train_sharp(args):
     ws, vqvae = on_codes_of(args)
     p = ws.preset
     run = replace(p.sharp_run, steps=args.steps or p.sharp_run.steps)
-    sharp = Sharp(replace(p.sharp, n_classes=len(ws.dataset.classes))).to(ws.device)
+    sharp = Sharp(p.sharp).to(ws.device)
     codes = finishing.ways_to_code(ws.encoder(vqvae, args.guide), ws.dataset)
     finish(args, ws, "sharp", sharp, run.steps, lambda folder: finishing.train_sharp(
         sharp, vqvae, ws.dataset, *codes, run, folder, args.accumulate), run=run)
@@ -157,10 +157,8 @@ def train_prior(args):
         prior, *codes, run, folder, ws.dataset.fingerprint, args.accumulate), run=run)
 
 
-def look(vqvae, path: Path, classes: list[str] | None = None) -> Look:
-    sharp, card = load_model(path, "sharp", "python -m vqlib train-sharp")
-    if classes not in (None, card["classes"]):
-        raise FileError(f"{path.name} was trained on the classes {card['classes']}, the prior on {classes}: take one of its data")
+def look(vqvae, path: Path) -> Look:
+    sharp, _ = load_model(path, "sharp", "python -m vqlib train-sharp")
     if sharp.cfg.code_dim != vqvae.cfg.code_dim:
         raise FileError(f"{path.name} is for codes of width {sharp.cfg.code_dim}, the VQ-VAE's have {vqvae.cfg.code_dim}")
     return Look(vqvae, sharp)
@@ -175,7 +173,7 @@ def evaluate(args):
     result = {"vqvae": args.vqvae.name, "data": dataset.title, "images_skipped": len(dataset.skipped), "notes": dataset.notes,
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
     prior, prior_card = load_model(args.prior) if args.prior else (None, {})
-    sharp = look(vqvae, args.sharp, prior_card.get("classes")) if args.sharp else None
+    sharp = look(vqvae, args.sharp) if args.sharp else None
     if prior:
         by = encoder(vqvae, load_model(args.guide, "gpt")[0] if args.guide else prior)
         said = metrics.evaluate_prior(prior, by, dataset, args.split, prior_card["classes"])
@@ -204,8 +202,8 @@ def sample(args):
         raise DataError(f"no class {args.label!r}; this prior knows {', '.join(names)}")
     labels = torch.full((args.n,), names.index(args.label))
     codes = gpt.generate(labels, **{k: getattr(args, k) for k in SAMPLING}, seed=args.seed)
-    decoder = look(vqvae, args.sharp, card["classes"]) if args.sharp else vqvae
-    save_image(decoder.decode(codes.view(args.n, gpt.cfg.grid, gpt.cfg.grid), labels), args.out)
+    decoder = look(vqvae, args.sharp) if args.sharp else vqvae
+    save_image(decoder.decode(codes.view(args.n, gpt.cfg.grid, gpt.cfg.grid)), args.out)
     print(f"wrote {args.out}: {args.n} images of class {args.label}, seed {args.seed}")
 
 

@@ -26,24 +26,24 @@ def ways_to_code(encoder, dataset, views=(0, 4)) -> tuple[Tensor, list[int]]:
 
 
 def coded_batches(dataset, codes: Tensor, views: list[int], run: Run, start: int):
-    """Yield this rank's images (B, 3, C, C), codes (B, h, w), labels (B,) for ever, and dice for what else the batch needs."""
+    """Yield this rank's images (B, 3, C, C) and codes (B, h, w) for ever, and dice for what else the batch needs."""
     rows, side = dataset.splits["train"], round(codes.shape[-1] ** 0.5)
-    labels = dataset.labels[rows]
-    for step, picks in order(len(rows), run.batch, run.seed, start, by_class(labels, run.balance)):
+    weights = by_class(dataset.labels[rows], run.balance)
+    for step, picks in order(len(rows), run.batch, run.seed, start, weights):
         dice = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
         ways = torch.randint(len(views), (run.batch,), generator=dice).numpy()
         picks, ways = (np.array_split(x, world())[rank()] for x in (picks, ways))
         images = torch.stack([view(x, views[way]) for x, way in zip(dataset[rows[picks]], ways)])
-        yield images, codes[picks, ways].long().view(-1, side, side), labels[picks], dice
+        yield images, codes[picks, ways].long().view(-1, side, side), dice
 
 
 def updates(session: Session, batches, name: str, accumulate: int, also=lambda images, dice: ()):
     """Yield (step, losses) after each update on `coded_batches` and what `also` draws for them; `name` is the loss's."""
-    for images, codes, labels, dice in batches:
+    for images, codes, dice in batches:
         if session.step >= session.run.steps:
             break
         session.model.train()
-        mine = images, codes, labels, *also(images, dice)
+        mine = images, codes, *also(images, dice)
         parts = zip(*(x.to(session.device, non_blocking=True).chunk(accumulate) for x in mine))
         yield session.end_of_update({name: session.update([*parts]).mean()})
     session.model.eval()
@@ -51,7 +51,7 @@ def updates(session: Session, batches, name: str, accumulate: int, also=lambda i
 
 def train_decoder(vqvae, dataset, codes: Tensor, views: list[int], run: Run, folder=None, accumulate=1):
     """Yield (step, losses) after each update of the decoder; recon is 1 for the mean image. See `ways_to_code`."""
-    def loss(model, images, codes, labels):                           # (b, 3, H, W) in [0, 1], (b, h, w), (b,)
+    def loss(model, images, codes):                                   # (b, 3, H, W) in [0, 1], (b, h, w)
         recon = F.mse_loss(model.decoder(model.quantizer.lookup(codes)), model.normalise(images))
         return recon, recon.detach()[None]
 
@@ -74,18 +74,18 @@ def train_sharp(sharp: Sharp, vqvae, dataset, codes: Tensor, views: list[int], r
 
     See `ways_to_code`. It learns residuals of training images: if the VQ-VAE overfitted, they are smaller than held-out ones.
     """
-    def loss(model, images, codes, labels, noise, t, hide):
+    def loss(model, images, codes, noise, t):
         with torch.autocast(images.device.type, enabled=False):       # a residual is a small difference
             parts = faithful(vqvae, images, codes)
-        value = model.loss(*parts, labels.masked_fill(hide < model.cfg.class_dropout, model.cfg.n_classes), noise, t)
+        value = model.loss(*parts, noise, t)
         return value, value.detach()[None]
 
     def also(images, dice):                                           # for the whole batch, whoever has which part
-        drawn = torch.randn(run.batch, *images.shape[1:], generator=dice), *torch.rand(2, run.batch, generator=dice)
+        drawn = torch.randn(run.batch, *images.shape[1:], generator=dice), torch.rand(run.batch, generator=dice)
         return [x.chunk(world())[rank()] for x in drawn]
 
     session = Session(sharp, run, folder, dataset.fingerprint, loss, accumulate)
     if not session.step:
-        images, some, *_ = next(coded_batches(dataset, codes, views, Run(1, batch=256, seed=run.seed), 0))
+        images, some, _ = next(coded_batches(dataset, codes, views, Run(1, batch=256, seed=run.seed), 0))
         sharp.measure(faithful(vqvae.eval(), images.to(session.device), some.to(session.device))[2])
     yield from updates(session, coded_batches(dataset, codes, views, run, session.step), "loss", accumulate, also)

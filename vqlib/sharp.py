@@ -18,8 +18,6 @@ class SharpConfig:
     """Sizes of the flow's net; code_dim must be the VQ-VAE's."""
 
     code_dim: int = 128        # D
-    n_classes: int = 7
-    class_dropout: float = 0.1  # share of training images that lose their class: a reconstruction may not be told it
     width: int = 64            # C
     layers: int = 6
     patch: int = 4             # pixels per side that the net sees as one place; divides f
@@ -43,7 +41,7 @@ class Layer(nn.Module):
 
 
 class Sharp(nn.Module):
-    """Velocity of the flow, given time, code vectors, the faithful picture and the class; label `n_classes` means "any"."""
+    """Velocity of the flow, given time, code vectors and the faithful picture; encoder, codebook and decoder stay as they are."""
 
     def __init__(self, cfg: SharpConfig, seed=0):
         super().__init__()
@@ -54,11 +52,9 @@ class Sharp(nn.Module):
             torch.manual_seed(seed)
             self.pixels, self.codes = nn.Conv2d(2 * pixels, C, 3, padding=1), nn.Conv2d(cfg.code_dim, C, 3, padding=1)
             self.time = nn.Sequential(nn.Linear(1, C), nn.SiLU(), nn.Linear(C, C), nn.SiLU())
-            self.label = nn.Embedding(cfg.n_classes + 1, C)
             self.layers = nn.ModuleList([Layer(C) for _ in range(cfg.layers)])
             self.velocity = nn.Conv2d(C, pixels, 3, padding=1)
             nn.init.zeros_(self.velocity.weight)
-            nn.init.zeros_(self.label.weight)
 
     def measure(self, residuals: Tensor) -> None:                     # (n, 3, H, W)
         """Take the residuals' mean square along their own three colour axes as the unit of each; ranks bring equally many."""
@@ -76,17 +72,17 @@ class Sharp(nn.Module):
             y = layer(y, time)
         return F.pixel_shuffle(self.velocity(F.relu(y)), p)
 
-    def context(self, e: Tensor, faithful: Tensor, labels: Tensor) -> Tensor:  # (B, D, h, w), (B, 3, H, W) normalised, (B,)
-        """What does not change along the flow, once per image: (B, C, H/p, W/p)."""
+    def context(self, e: Tensor, faithful: Tensor) -> Tensor:         # (B, D, h, w), (B, 3, H, W) normalised -> (B, C, H/p, W/p)
+        """What does not change along the flow, once per image."""
         p, weight = self.cfg.patch, self.pixels.weight
         seen = F.conv2d(F.pixel_unshuffle(faithful, p), weight[:, 3 * p * p :], self.pixels.bias, padding=1)
-        return seen + F.interpolate(self.codes(e), seen.shape[-2:]) + self.label(labels)[:, :, None, None]
+        return seen + F.interpolate(self.codes(e), seen.shape[-2:])
 
-    def loss(self, e: Tensor, faithful: Tensor, residual: Tensor, labels: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def loss(self, e: Tensor, faithful: Tensor, residual: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Mean squared error of the velocity at times t (B,) along straight lines from noise to residual (B, 3, H, W)."""
         target = torch.einsum("ij,bjhw->bihw", self.unmix, residual)
         x = torch.lerp(noise, target, t[:, None, None, None])
-        return F.mse_loss(self(x, t, self.context(e, faithful, labels)), target - noise)
+        return F.mse_loss(self(x, t, self.context(e, faithful)), target - noise)
 
 
 def noise_of(codes: Tensor, shape: tuple, seed=0) -> Tensor:         # (B, h, w) -> (B, *shape)
@@ -98,21 +94,17 @@ def noise_of(codes: Tensor, shape: tuple, seed=0) -> Tensor:         # (B, h, w)
 
 @dataclass
 class Look:
-    """Decodes like a VQ-VAE, sharply. The faithful picture is part of it: what is added has been drawn, not seen.
-
-    Samples of a class are drawn with its skin lines (`labels`, else "any"); a photograph's reconstruction must not be told."""
+    """Decodes like a VQ-VAE, sharply. The faithful picture is part of it: what is added has been drawn, not seen."""
 
     vqvae: nn.Module
     sharp: Sharp
     seed: int = 0              # another seed draws other details of the same codes
 
     @torch.no_grad()
-    def decode(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:  # (B, h, w), (B,) -> (B, 3, H, W) in [0, 1]
-        if labels is None:
-            labels = torch.full(codes.shape[:1], self.sharp.cfg.n_classes)
+    def decode(self, codes: Tensor) -> Tensor:                        # (B, h, w) -> (B, 3, H, W) in [0, 1]
         e = self.vqvae.quantizer.lookup(codes)
         faithful = self.vqvae.decoder(e)                              # normalised
-        context, x = self.sharp.context(e, faithful, labels.to(e.device)), noise_of(codes, faithful.shape[1:], self.seed)
+        context, x = self.sharp.context(e, faithful), noise_of(codes, faithful.shape[1:], self.seed)
         for i in range(n := self.sharp.cfg.steps):
             x = x + self.sharp(x, torch.full((len(x),), i / n, device=x.device), context) / n
         return (self.vqvae.undo(faithful) + torch.einsum("ij,bjhw->bihw", self.sharp.mix, x)).clamp(0, 1)

@@ -107,6 +107,6 @@ class VQVAE(nn.Module):
         return self.quantizer.eval()(self.encoder(self.normalise(images))).codes
 
     @torch.no_grad()
-    def decode(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:  # (B, h, w), (B,) -> (B, 3, H, W) in [0, 1]
-        """Images of codes, clipped to [0, 1]; classes, which a `Look` may be told, change nothing here."""
+    def decode(self, codes: Tensor) -> Tensor:                         # (B, h, w) -> (B, 3, H, W) in [0, 1]
+        """Images of codes, clipped to [0, 1]."""
         return self.undo(self.decoder(self.quantizer.lookup(codes))).clamp(0, 1)

@@ -39,11 +39,10 @@ def draw_reconstruction(vqvae, dataset, row: int):
 
 def draw_samples(vqvae, gpt, label: int, seed=0, n=8, title="", **sampling):
     """A row of images of one class, drawn by the prior; `sampling` see GPT.generate."""
-    labels = torch.full((n,), label)
-    codes = gpt.generate(labels, seed=seed, **sampling)
+    codes = gpt.generate(torch.full((n,), label), seed=seed, **sampling)
     said = ", ".join(f"{k.replace('_', '-')} {v}" for k, v in {"class": label, **sampling, "seed": seed}.items())
     fig, ax = plt.subplots(figsize=(11, 1.9))
-    plots.show_images(ax, vqvae.decode(codes.view(n, gpt.cfg.grid, gpt.cfg.grid), labels), n, title or said)
+    plots.show_images(ax, vqvae.decode(codes.view(n, gpt.cfg.grid, gpt.cfg.grid)), n, title or said)
     return fig
 
 
