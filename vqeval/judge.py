@@ -107,13 +107,6 @@ class Bench:
         return self.source[pick(self.source_rows, len(self.images), self.seed)]
 
     @cached_property
-    def shapes(self) -> dict | None:                                 # of all training images, see structure.describe
-        if not (n := len(self.source_rows)):
-            return None
-        parts = [structure.describe(self.source[c]) for c in np.array_split(self.source_rows, -(-n // 512))]
-        return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-
-    @cached_property
     def taught(self) -> tuple[Tensor, Tensor]:                       # (N, 1280), (N,) of all training images
         return dataset_features(self.source, self.source_rows, device=self.device), self.labels_of(self.source, self.source_rows)
 
@@ -144,8 +137,9 @@ def samples(bench: Bench) -> dict:
     images = {name: bench.decode(codes, by) for name, by in bench.decoders.items()}
     shown = images.get("sharp", images["faithful"])                  # as a user sees them
     real = structure.describe(bench.images)
+    train = structure.describe(bench.train_images) if len(bench.source_rows) else None
     return {"distances": {name: bench.distances(x) for name, x in images.items()},
-            "structure": structure.compare(structure.describe(shown), real, bench.shapes), "memorised": copies(bench, shown)}
+            "structure": structure.compare(structure.describe(shown), real, train), "memorised": copies(bench, shown)}
 
 
 def copies(bench: Bench, images: Tensor) -> dict:
@@ -231,10 +225,11 @@ def sweep(vqvae, prior, dataset, split, settings=SWEEP, **options) -> dict:
         raise ValueError("a sweep over sampling settings needs a prior: --prior FILE")
     bench, rows = Bench(vqvae, prior, dataset, split, **options), []
     real = structure.describe(bench.images)
+    train = structure.describe(bench.train_images) if len(bench.source_rows) else None
     for setting in settings:
         images = bench.decode(bench.generate(bench.labels, bench.seed, **setting), bench.sharp)
         seen = bench.see(images)
         ends = bootstrap(seen, bench.features, seed=bench.seed)
         rows.append({"setting": setting, "kid_x1000": 1000 * kid(seen, bench.features), "kid_x1000_95": [1000 * v for v in ends],
-                     "structure": structure.compare(structure.describe(images), real, bench.shapes)})
+                     "structure": structure.compare(structure.describe(images), real, train)})
     return {"split": split, "images": len(bench.images), "seed": bench.seed, "rows": rows}

@@ -9,7 +9,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from vqdata.layouts import HOME
+from vqlib.presets import HOME
 
 plt.rcParams.update({"figure.dpi": 72, "savefig.dpi": 120, "figure.constrained_layout.use": True, "font.size": 10,
                      "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "legend.frameon": False})
