@@ -20,6 +20,7 @@ from torchvision import transforms
 from vqdata.augment import Augment
 from vqdata.dataset import Dataset, build_cache
 from vqdata.layouts import Record, Source, open_source
+from vqdata.memory import keep_pages
 from vqdata.pixels import Geometry, decode
 from vqdata.synthetic import synthetic
 from vqlib.batches import batches
@@ -161,4 +162,5 @@ def bench(tiny=False):
 
 
 if __name__ == "__main__":
+    keep_pages()                                                      # as every command and notebook does
     print(one_epoch(Path(sys.argv[1])))
