@@ -272,7 +272,7 @@ Markdown(results.table("transform"))
 # Least squares paints the mean of all images that fit the codes, and a mean is blurred. That picture is the *faithful* one, and
 # every PSNR here is its. What it leaves out can be drawn: a flow learns to carry noise to residuals of training images, given the
 # codes and the faithful picture (`vqlib/sharp.py`). Encoder, codebook and decoder stay frozen. Here it learns on the nearest
-# codes, as the one that ships did. Notebook 5 shows what it invents.
+# codes, the one that ships learnt on those of notebook 4, too. Notebook 5 shows what it invents.
 
 # %%
 sharp = Sharp(preset.sharp).to(ws.device)

@@ -80,7 +80,7 @@ PRESETS = {p.name: p for p in (
            VQVAEConfig(n_down=3, residual_hidden=64, residual_layers=4), Run(steps=10_000, batch=16),
            GPTConfig(layers=5, dropout=0.0, rate=1.8), replace(_FLAGSHIP, steps=6_000, lrs=(1e-3,), balance=0.5),
            WindowedConfig(grid=16), replace(_FLAGSHIP, steps=8_000),
-           SharpConfig(), Run(steps=6_000, batch=16), guide_run=replace(_FLAGSHIP, steps=3_000),
+           SharpConfig(), Run(steps=6_000, batch=16, balance=0.5), guide_run=replace(_FLAGSHIP, steps=3_000),
            decoder_run=Run(steps=4_000, batch=16, lrs=(5e-4,)), views=(0, 2, 4, 6), counterpart_steps=1_500),
     Preset("flagship-f4", Geometry(128, None), Augment(dihedral=True, rotate=0.0),
            VQVAEConfig(), Run(steps=8_000, batch=16),
