@@ -83,6 +83,15 @@ def test_samples_of_a_class_may_have_a_guidance_of_their_own(vqvae, gpt, dataset
     assert r["probe"]["looks"] != report["probe"]["looks"]
 
 
+def test_codes_that_lose_nothing_teach_as_much_as_photographs(vqvae, gpt, dataset, report, monkeypatch):
+    decode = Bench.decode
+    monkeypatch.setattr(Bench, "encode", lambda self, images, by=None: images)
+    monkeypatch.setattr(Bench, "decode", lambda self, codes, by=None: codes if codes.dim() == 4 else decode(self, codes, by))
+    said = judging.teaching(Bench(vqvae, gpt, dataset, "validation"), 2, 3)["looks"]["faithful"]
+    assert said["cas"]["ratio_reconstructions"] == said["reconstructions"] == 1
+    assert report["probe"]["looks"]["faithful"]["cas"]["ratio_reconstructions"] != 1
+
+
 def test_very_few_images_give_reasons_and_no_error(vqvae, gpt, dataset):
     r = judge(vqvae, gpt, dataset, "validation", n=2, **SMALL)
     assert "8 of each" in r["samples"]["distances"]["faithful"]["skipped"]

@@ -38,7 +38,8 @@ def lessons(r: dict) -> list[tuple[str, str, str]]:
                      f"reconstructions {said['reconstructions']:.2f}; "
                      + ", ".join(f"{k} {v:.2f}" for k, v in zip(probe["classes"], control["recall"]))))
         rows.append((f"classification accuracy score, AUC ratio, {name}{guided}", f"{cas['ratio_generated']:.3f}",
-                     f"real {cas['auc']['real']:.3f}, generated {cas['auc']['generated']:.3f}, both {cas['auc']['both']:.3f}"))
+                     f"reconstructions {cas['ratio_reconstructions']:.3f}; AUC of real ones {cas['auc']['real']:.3f}, "
+                     f"generated {cas['auc']['generated']:.3f}, both {cas['auc']['both']:.3f}"))
     copies = r["samples"].get("memorised", {})
     return rows + [(f"memorised, {k}", f"{copies[k]['share']:.1%}", f"held-out images {copies[k]['floor']:.1%}")
                    for k in ("pixels", "features") if k in copies]
