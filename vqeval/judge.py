@@ -113,10 +113,8 @@ class Bench:
 
     @cached_property
     def shapes(self) -> dict | None:                                 # of all training images, see structure.describe
-        if not len(self.source_rows):
-            return None
-        parts = self.of_training(structure.describe)
-        return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        parts = self.of_training(structure.describe) if len(self.source_rows) else []
+        return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]} if parts else None
 
     @cached_property
     def source_codes(self) -> Tensor:                                # (N, h, w) of all training images, as the prior is for
@@ -170,7 +168,7 @@ def copies(bench: Bench, images: Tensor) -> dict:
 def teaching(bench: Bench, control: int, n_cas: int, guidance: float | None = None) -> dict:
     """The probe on real images, and with a prior class control on `control` and CAS on `n_cas` samples per class.
 
-    Both stand beside what reconstructions reach (of training images for CAS): the codes of a perfect prior, in the same look.
+    Beside both what reconstructions reach (for CAS of training images): a perfect prior's codes, in the same look.
     `guidance`: of these samples, if not that of the others: a diagnosis on demand is what guidance is for.
     """
     if not len(bench.source_rows):
@@ -187,10 +185,9 @@ def teaching(bench: Bench, control: int, n_cas: int, guidance: float | None = No
     coded = (drawn, labels), (bench.source_codes, bench.taught[1]), (found, bench.labels)
     for name, by in bench.decoders.items():
         made, retold, again = ((in_parts(lambda c, by=by: bench.see(bench.decode(c, by)), codes), y) for codes, y in coded)
-        few = tuple(part[: K * control] for part in made)
         cas, ceiling = (probe.classification_accuracy_score(bench.taught, x, held_out, len(bench.names)) for x in (made, retold))
         out.setdefault("looks", {})[name] = {
-            "class_control": probe.class_control(linear, held_out, few),
+            "class_control": probe.class_control(linear, held_out, tuple(part[: K * control] for part in made)),
             "reconstructions": probe.class_control(linear, held_out, again)["ratio"],
             "cas": {**cas, "ratio_reconstructions": ceiling["ratio_generated"]}}
     return out
