@@ -319,11 +319,12 @@ widgets.sample_explorer(look, gpt, card["classes"])
 # - Structure, in multiples of the distance that real training images have: darkness profile 1.1, left-right symmetry 1.3, area
 #   1.4, border contact 1.6, up-down symmetry 1.7; lesions are still centred too loosely, 2.1, which is one pixel.
 # - A probe trained on real images recognises the requested class 0.93 times as often as on real ones, and *reconstructions*
-#   of real lesions 0.81 times: guidance makes classes plainer than life. All but `vasc`: crimson to us, and recognised in none
-#   of the sharp samples, 0.29 of the faithful ones, 0.56 of the photographs. That the look loses.
+#   of real lesions 0.81 times: guidance makes `akiec`, `mel` and `nv` plainer than life, the others stay below it. `vasc` is
+#   crimson to us, and recognised in none of the sharp samples, 0.29 of the faithful ones, 0.56 of the photographs: the look
+#   loses it.
 # - As a teacher they fall short: a probe taught by samples has 0.80 of the real AUC, in either look, and samples added to real
-#   images do harm (0.86, 0.86 for 0.87). Most of it is lost before the prior: taught by reconstructions of all training images
-#   it has 0.83 (sharp) and 0.88 (faithful). Do not augment with these.
+#   images do not help (0.86, 0.86 for 0.87). Most of it is lost before the prior: taught by reconstructions of all training
+#   images it has 0.83 (sharp) and 0.88 (faithful). Do not augment with these.
 # - 0.9 % of samples are nearer to a training image than the nearest percent of held-out photographs; of one half of
 #   those it is 1.8 %, by the other half's mark. In features it is 1.2 % against 2.1 %: no more than chance.
 # - As a file format, 171 bytes an image at 34.1 dB: 0.40 of WebP's without headers, with thrifty codes, rate 0.6 (notebook

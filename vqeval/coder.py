@@ -41,7 +41,7 @@ def decoded(blob: bytes, models: list) -> list[int]:                 # one model
 def shortest(blob: bytes, models: list) -> bytes:
     """The fewest bytes that decode to the same codes: the coder ends in an interval, and names a number with digits to spare.
 
-    A shorter number in that interval is the blob's own cut off, or the next above. Left are 0.3 bytes above the NLL.
+    A shorter number in that interval is the blob's own cut off, or the next above.
     """
     codes = decoded(blob, models)
     while blob:
@@ -55,7 +55,7 @@ def shortest(blob: bytes, models: list) -> bytes:
 
 
 def compress(prior, codes: Tensor, labels: Tensor) -> list[bytes]:   # (n, T), (n,)
-    """One blob per image, half a byte above its NLL. The label is not part of it; `n_classes` means any."""
+    """One blob per image, on average 0.3 bytes above its NLL. The label is not part of it; `n_classes` means any."""
     device, blobs = prior.head.weight.device, []
     for part, some in groups(labels):
         padded = torch.cat([codes[part], codes[part][-1:].expand(BATCH - len(codes[part]), -1)]).long().to(device)

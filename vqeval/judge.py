@@ -118,7 +118,7 @@ class Bench:
 
     @cached_property
     def source_codes(self) -> Tensor:                                # (N, h, w) of all training images, as the prior is for
-        return torch.cat(self.of_training(lambda x: self.encode(x, [*self.encoders.values()][-1])))
+        return torch.cat(self.of_training(lambda x: self.encode(x, encoder(self.vqvae, self.prior))))
 
     @cached_property
     def taught(self) -> tuple[Tensor, Tensor]:                       # (N, 1280), (N,) of all training images
@@ -181,15 +181,16 @@ def teaching(bench: Bench, control: int, n_cas: int, guidance: float | None = No
         return out
     labels = torch.arange(K).repeat(max(control, min(n_cas, -(-len(bench.taught[1]) // K))))
     drawn = bench.generate(labels, bench.seed + 1, guidance=guidance or bench.sampling["guidance"])
-    found = bench.encode(bench.images, [*bench.encoders.values()][-1])
+    found = bench.encode(bench.images, encoder(bench.vqvae, bench.prior))
     coded = (drawn, labels), (bench.source_codes, bench.taught[1]), (found, bench.labels)
     for name, by in bench.decoders.items():
         made, retold, again = ((in_parts(lambda c, by=by: bench.see(bench.decode(c, by)), codes), y) for codes, y in coded)
-        cas, ceiling = (probe.classification_accuracy_score(bench.taught, x, held_out, len(bench.names)) for x in (made, retold))
+        cas = probe.classification_accuracy_score(bench.taught, made, held_out, len(bench.names))
+        real, ceiling = cas["auc"]["real"], probe.Probe(*retold, len(bench.names)).scores(*held_out)["auc"]
         out.setdefault("looks", {})[name] = {
             "class_control": probe.class_control(linear, held_out, tuple(part[: K * control] for part in made)),
             "reconstructions": probe.class_control(linear, held_out, again)["ratio"],
-            "cas": {**cas, "ratio_reconstructions": ceiling["ratio_generated"]}}
+            "cas": {**cas, "ratio_reconstructions": ceiling / real if real else None}}
     return out
 
 
