@@ -169,12 +169,13 @@ class GPT(nn.Module):
         """Yield logits (B, K) of the code at cell order[0], order[1], ..., with cached keys and values; send the code chosen."""
         self.eval()
         block, T = self.blocks[0], self.cfg.grid**2
-        cache = labels.new_empty(len(self.blocks), 2, len(labels) * block.kv_heads, T, block.head_width, dtype=self.row.dtype)
+        shape = 2, len(labels) * block.kv_heads, T, block.head_width
+        caches = [self.row.new_empty(shape) for _ in self.blocks]     # keys and values; glibc keeps blocks of this size
         codes, known = labels.new_full((len(labels), T + 1), -1), self.known(labels)
         for t in range(T):
             x = self.inputs(codes, known, t, 1)                       # (B, 1, C)
-            for layer, b in enumerate(self.blocks):
-                x = b(x, cache[layer], t)
+            for b, cache in zip(self.blocks, caches):
+                x = b(x, cache, t)
             codes[:, t] = yield self.head(self.norm(x[:, 0]))
 
     @torch.no_grad()
