@@ -50,7 +50,6 @@ def parser() -> argparse.ArgumentParser:
                        help="whole-grid GPT, the report's transformer, or a GPT on nearest codes that chooses codes for both")
     for p in (sharp, prior, decoder):
         p.add_argument("--guide", type=Path, help="prior that chooses the codes, if the preset has a rate; default: the guide")
-    for p in (sharp, prior, decoder):
         p.add_argument("--vqvae", type=Path, help="default: the one that train-vqvae wrote")
     judging_and_drawing(command, commands.choices)
     return top

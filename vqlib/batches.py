@@ -19,8 +19,7 @@ def order(n: int, batch: int, seed: int, start=0, weights=None):
             yield step, np.random.default_rng((seed, step)).choice(n, batch, p=weights / weights.sum())
             continue
         i = np.arange(step * batch, (step + 1) * batch)
-        decks = {epoch: decks[epoch] if epoch in decks else np.random.default_rng((seed, epoch)).permutation(n)
-                 for epoch in set((i // n).tolist())}
+        decks = {e: decks[e] if e in decks else np.random.default_rng((seed, e)).permutation(n) for e in {*(i // n).tolist()}}
         yield step, np.array([decks[k // n][k % n] for k in i.tolist()])
 
 

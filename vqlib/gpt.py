@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqlib.linear import Linear
+
 
 @dataclass(frozen=True)
 class GPTConfig:
@@ -58,14 +60,14 @@ class Block(nn.Module):
     Heads may share keys and values in groups (Ainslie et al. 2023; one group: Shazeer 2019).
     """
 
-    def __init__(self, width, heads, dropout, activation=nn.GELU, kv_heads=None):
+    def __init__(self, width, heads, dropout, kv_heads=None, activation=nn.GELU):
         super().__init__()
         self.heads, self.kv_heads, self.head_width, self.dropout = heads, kv_heads or heads, width // heads, dropout
         inner = heads * self.head_width        # 126 for the report's 6 heads on width 128
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, inner + 2 * self.kv_heads * self.head_width, bias=False)
-        self.out = nn.Linear(inner, width)
-        self.feed = nn.Sequential(nn.Linear(width, 4 * width), activation(), nn.Linear(4 * width, width), nn.Dropout(dropout))
+        self.qkv = Linear(width, inner + 2 * self.kv_heads * self.head_width, bias=False)
+        self.out = Linear(inner, width)
+        self.feed = nn.Sequential(Linear(width, 4 * width), activation(), Linear(4 * width, width), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, cache=None, start=0) -> Tensor:      # (B, t, C)
         B, t, _ = x.shape
@@ -81,9 +83,8 @@ class Block(nn.Module):
             weights = torch.baddbmm(x.new_zeros(()), q.reshape(B * G, H // G, c), k.mT, beta=0, alpha=c**-0.5).softmax(-1)
             y = torch.bmm(weights, v).view(B, 1, -1)
         else:
-            k, v = (m.unflatten(0, (B, G)) for m in (k, v))
-            k, v = (k, v) if G == H else (m.repeat_interleave(H // G, 1) for m in (k, v))  # (B, H, t, c)
-            y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, is_causal=True)  # dropout in here: half the speed
+            k, v = (m.unflatten(0, (B, G)) for m in (k, v))           # (B, G, t, c); dropout in attention: half the speed
+            y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, is_causal=True, enable_gqa=True)
             y = y.transpose(1, 2).reshape(B, t, -1)
         y = self.out(y)
         x = x + (F.dropout(y, self.dropout) if self.training else y)
@@ -121,10 +122,9 @@ class GPT(nn.Module):
             self.last = nn.Embedding(cfg.n_codes, cfg.width)
             self.row, self.column, self.last_row, self.last_column = (
                 nn.Parameter(torch.empty(*shape, cfg.width)) for shape in ((cfg.grid, 1), (1, cfg.grid)) * 2)
-            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout, kv_heads=cfg.kv_heads)
-                                         for _ in range(cfg.layers)])
+            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout, cfg.kv_heads) for _ in range(cfg.layers)])
             self.norm = nn.LayerNorm(cfg.width)
-            self.head = nn.Linear(cfg.width, cfg.n_codes, bias=False)
+            self.head = Linear(cfg.width, cfg.n_codes, bias=False)
             init_weights(self, cfg.layers)
 
     tables = staticmethod(sparse_to_dense)
@@ -168,9 +168,8 @@ class GPT(nn.Module):
     def steps(self, labels: Tensor):                                  # (B,)
         """Yield logits (B, K) of the code at cell order[0], order[1], ..., with cached keys and values; send the code chosen."""
         self.eval()
-        block, T = self.blocks[0], self.cfg.grid**2
-        shape = 2, len(labels) * block.kv_heads, T, block.head_width
-        caches = [self.row.new_empty(shape) for _ in self.blocks]     # keys and values; glibc keeps blocks of this size
+        T = self.cfg.grid**2                                          # a cache per layer: glibc keeps blocks of that size
+        caches = [self.row.new_empty(2, len(labels) * b.kv_heads, T, b.head_width) for b in self.blocks]
         codes, known = labels.new_full((len(labels), T + 1), -1), self.known(labels)
         for t in range(T):
             x = self.inputs(codes, known, t, 1)                       # (B, 1, C)

@@ -38,19 +38,16 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:                        # (B, 3, H,
 @torch.no_grad()
 def reconstruct(vqvae, dataset, split: str, batch=128) -> dict:
     """Per image of a split: psnr, report_psnr, ssim (n,), codes (n, h, w), labels (n,)."""
-    out = {k: [] for k in ("psnr", "report_psnr", "ssim", "codes")}
-    device, rows = vqvae.mean.device, dataset.splits[split]
+    device, rows, parts = vqvae.mean.device, dataset.splits[split], []
     if not len(rows):
         raise ValueError(f"split {split} of {dataset.title} has no image; --split all takes the whole folder as a test set")
     for chunk in np.array_split(rows, -(-len(rows) // batch)):
         x = dataset[chunk]
         codes = vqvae.encode(x.to(device))
         x_hat = vqvae.decode(codes).cpu()
-        out["psnr"].append(psnr(x_hat, x))
-        out["report_psnr"].append(report_psnr(x_hat, x, vqvae.std.cpu()))
-        out["ssim"].append(ssim(x_hat, x))
-        out["codes"].append(codes.cpu())
-    return {k: torch.cat(v) for k, v in out.items()} | {"labels": dataset.labels[rows]}
+        parts.append({"psnr": psnr(x_hat, x), "report_psnr": report_psnr(x_hat, x, vqvae.std.cpu()), "ssim": ssim(x_hat, x),
+                      "codes": codes.cpu()})
+    return {k: torch.cat([part[k] for part in parts]) for k in parts[0]} | {"labels": dataset.labels[rows]}
 
 
 def usage(codes: Tensor, n_codes: int) -> dict:                      # any shape of indices

@@ -57,8 +57,7 @@ _QUICK = Run(steps=1000, batch=16, lrs=(3e-3,), warmup=50, weight_decay=0.05, be
              eval_every=200, eval_images=256)
 _REPORT = Run(steps=600_000, batch=128, lrs=(4e-4, 4e-4, 5e-5), cosine=False, weight_decay=0.01, eval_every=500,
               eval_images=200 * 128, patience=0, seed=1337)
-_FLAGSHIP = Run(steps=4_500, batch=16, lrs=(2e-3,), warmup=200, weight_decay=0.05, betas=(0.9, 0.95), clip=1.0,
-                eval_every=500, eval_images=460, save_every=250)
+_FLAGSHIP = replace(_QUICK, steps=4_500, lrs=(2e-3,), warmup=200, eval_every=500, eval_images=460, save_every=250)
 PRESETS = {p.name: p for p in (
     Preset("smoke", Geometry(32, 32), Augment(),
            VQVAEConfig(image_size=32, n_codes=64, hidden=32, residual_hidden=16, code_dim=32),
@@ -66,8 +65,7 @@ PRESETS = {p.name: p for p in (
            GPTConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), _SMOKE,
            WindowedConfig(grid=8, n_codes=64, width=32, heads=2, layers=2), _SMOKE,
            SharpConfig(code_dim=32, width=16, layers=2, steps=4), Run(steps=60, batch=16), limit=300, n_synthetic=300),
-    Preset("quick", Geometry(64, 64), Augment(),
-           VQVAEConfig(image_size=64), Run(steps=900, batch=16),
+    Preset("quick", Geometry(64, 64), Augment(), VQVAEConfig(image_size=64), Run(steps=900, batch=16),
            GPTConfig(width=96, heads=2, layers=3, dropout=0.0), _QUICK,
            WindowedConfig(grid=16), replace(_QUICK, steps=400, lrs=(2e-3,)),
            SharpConfig(), Run(steps=400, batch=16)),
@@ -82,8 +80,7 @@ PRESETS = {p.name: p for p in (
            WindowedConfig(grid=16), replace(_FLAGSHIP, steps=8_000),
            SharpConfig(), Run(steps=6_000, batch=16, balance=0.5), guide_run=replace(_FLAGSHIP, steps=3_000),
            decoder_run=Run(steps=4_000, batch=16, lrs=(5e-4,)), views=(0, 2, 4, 6), counterpart_steps=1_500),
-    Preset("flagship-f4", Geometry(128, None), Augment(dihedral=True, rotate=0.0),
-           VQVAEConfig(), Run(steps=8_000, batch=16),
+    Preset("flagship-f4", Geometry(128, None), Augment(dihedral=True, rotate=0.0), VQVAEConfig(), Run(steps=8_000, batch=16),
            GPTConfig(grid=32, dropout=0.0), _FLAGSHIP,
            WindowedConfig(), _FLAGSHIP,
            SharpConfig(), Run(steps=6_000, batch=16), views=tuple(range(8)), counterpart_steps=1_500),

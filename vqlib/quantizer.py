@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqlib.distributed import rank, total, world
+from vqlib.linear import linear
 
 CHUNK = 4096  # rows per distance block: (4096, 512) floats are 8 MB and stay in cache; (N, K) never exists
 
@@ -25,7 +26,7 @@ class Quantized(NamedTuple):
 def nearest(rows: Tensor, codebook: Tensor) -> Tensor:
     """Index of the closest code of each row, by ||r - c||^2 = ||r||^2 - 2 r.c + ||c||^2 without its constant term."""
     half = codebook.pow(2).sum(1) / 2                                                    # (K,)
-    return torch.cat([torch.addmm(half, r, codebook.T, alpha=-1).min(1).indices for r in rows.split(CHUNK)])  # (N,)
+    return torch.cat([linear(r, -codebook, half).min(1).indices for r in rows.split(CHUNK)])  # (N,)
 
 
 def perplexity(counts: Tensor) -> Tensor:

@@ -88,8 +88,8 @@ class Sharp(nn.Module):
 def noise_of(codes: Tensor, shape: tuple, seed=0) -> Tensor:         # (B, h, w) -> (B, *shape)
     """Noise that depends on seed and an image's own codes only: the same codes give the same picture, alone or in a batch."""
     digests = [hashlib.sha256(bytes(str(seed), "ascii") + c.cpu().long().numpy().tobytes()).digest() for c in codes]
-    seeds = [int.from_bytes(d[:7], "big") for d in digests]
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(codes.device)
+    dice = [torch.Generator().manual_seed(int.from_bytes(d[:7], "big")) for d in digests]
+    return torch.stack([torch.randn(shape, generator=g) for g in dice]).to(codes.device)
 
 
 @dataclass

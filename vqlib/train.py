@@ -64,9 +64,8 @@ class Session:
                 self.resume()
             elif (finished := self.folder.with_suffix(".safetensors")).exists():
                 self.adopt(finished)
-            lines = self.log_file.read_text().splitlines() if self.log_file.exists() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= self.step]
-            write_atomically(self.log_file, "".join(line + "\n" for line in kept).encode())
+            lines = self.log_file.read_text().splitlines(keepends=True) if self.log_file.exists() else []
+            write_atomically(self.log_file, "".join(s for s in lines if json.loads(s)["step"] <= self.step).encode())
         agree(json.dumps([self.identity, self.step, parts]))
         self.loss, self.device = replicated(model, loss), next(model.parameters()).device
         gpu = self.device.type == "cuda"
@@ -241,9 +240,7 @@ def watch(loop, steps: int, every=10.0):
     start = last = time.time()
     for n, (step, losses) in enumerate(loop, 1):
         yield step, losses
-        now = time.time()
-        if now - last >= every or step == steps:
-            rate = n / (now - start)
+        if (now := time.time()) - last >= every or step == steps:
+            last, rate = now, n / (now - start)
             values = "  ".join(f"{k} {float(v):.3f}" for k, v in losses.items())
             print(f"{step:6d}/{steps}  {values}  {rate:.1f} updates/s, {(steps - step) / rate:.0f} s left", flush=True)
-            last = now

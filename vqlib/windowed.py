@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqlib.gpt import Block, draw, init_weights
+from vqlib.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class WindowedGPT(nn.Module):
             torch.manual_seed(seed)
             self.embed = nn.Embedding(cfg.n_codes + 2, cfg.width)
             self.position = nn.Embedding(cfg.window, cfg.width)
-            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout, nn.ReLU) for _ in range(cfg.layers)])
+            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout, activation=nn.ReLU) for _ in range(cfg.layers)])
             self.norm = nn.LayerNorm(cfg.width)
-            self.head = nn.Linear(cfg.width, cfg.n_codes + 2)
+            self.head = Linear(cfg.width, cfg.n_codes + 2)
             init_weights(self, cfg.layers)
 
     def forward(self, tokens: Tensor) -> Tensor:                      # (B, t), t <= w -> (B, t, K+2)
@@ -53,8 +54,7 @@ class WindowedGPT(nn.Module):
         return self.head(self.norm(x))
 
     def sequence(self, codes: Tensor) -> Tensor:                      # (B, T) -> (B, T+2)
-        K = self.cfg.n_codes
-        return F.pad(F.pad(codes, (1, 0), value=K), (0, 1), value=K + 1)
+        return F.pad(F.pad(codes, (1, 0), value=self.cfg.n_codes), (0, 1), value=self.cfg.n_codes + 1)
 
     def loss(self, codes: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:
         """Mean nats per token of one random window per image; the class is not used."""
@@ -67,11 +67,10 @@ class WindowedGPT(nn.Module):
         """-log p of each code, (B, T), in strides of w/2: after the first window each code sees w/2 to w tokens."""
         tokens, w, T = self.sequence(codes)[:, :-1], self.cfg.window, codes.shape[1]
         parts, done = [], 0
-        for first in [*range(0, T - w, max(1, w // 2)), T - w]:
-            nats = F.cross_entropy(self(tokens[:, first : first + w]).transpose(1, 2), codes[:, first : first + w],
-                                   reduction="none")                  # token i predicts code i
-            parts.append(nats[:, done - first :])
-            done = first + w
+        for i in [*range(0, T - w, max(1, w // 2)), T - w]:           # token i predicts code i
+            nats = F.cross_entropy(self(tokens[:, i : i + w]).transpose(1, 2), codes[:, i : i + w], reduction="none")
+            parts.append(nats[:, done - i :])
+            done = i + w
         return torch.cat(parts, 1)
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from vqlib.gpt import GPT, GPTConfig
 
 from .peers import PlainGPT, gpt2
-from .timing import Row, between, compare, flops, matmul
+from .timing import Row, between, compare, flops, products, shares
 
 
 def trainer(model, loss):
@@ -35,16 +35,13 @@ def contestants(cfg: GPTConfig, batch: int) -> dict:
 
 def training(cfg: GPTConfig, batch: int, rounds: int):
     steps = contestants(cfg, batch)
-    product, product_flops = matmul()
     work = flops(steps["ours"])
-    seconds = compare(rounds, product=lambda: [product() for _ in range(10)], **steps)
+    seconds = compare(rounds, **products(), **steps)
     what = f"GPT training, tokens/s, batch {batch}, dropout {cfg.dropout}"
     for name, peer in (("plain", "a plain model in nanoGPT's style"), ("gpt2", "`transformers` GPT-2")):
         yield Row(what, peer, ">= 1.2", seconds[name] / seconds["ours"], between(seconds["ours"], seconds[name]))
-    rate = 10 * product_flops / seconds["product"]
-    tokens = batch * cfg.grid**2 / seconds["ours"]
-    yield Row("its share of the matrix-product rate", f"{rate.mean() / 1e9:.0f} GFLOP/s", ">= 0.7", work / seconds["ours"] / rate,
-              f"{work / 1e9:.1f} GFLOP a step, {torch.tensor(tokens).median():.0f} tokens/s")
+    tokens = batch * cfg.grid**2 / torch.tensor(seconds["ours"]).median()
+    yield from shares(work, seconds, ">= 0.7", f"{work / 1e9:.1f} GFLOP a step, {tokens:,.0f} tokens/s")
 
 
 def bench(tiny=False):

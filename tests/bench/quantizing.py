@@ -9,7 +9,7 @@ from vqlib.presets import PRESETS
 from vqlib.quantizer import Quantizer
 
 from .peers import Lucidrains, OneHot, vqvae_around
-from .timing import Row, between, compare, flops, matmul, peak_bytes
+from .timing import Row, between, compare, flops, peak_bytes, products, shares
 
 PEERS = {"vector-quantize-pytorch, EMA": (Lucidrains, ">= 6", ">= 1.5"),
          "one-hot, as in tutorials": (OneHot, ">= 3.5", ">= 1.25")}
@@ -44,18 +44,15 @@ def trainer(model, images):
 def training_step(batch: int, rounds: int, image_size=128):
     cfg = replace(PRESETS["report"].vqvae, image_size=image_size)
     x = torch.rand(batch, 3, image_size, image_size)
-    product, product_flops = matmul()
     steps = {"ours": trainer(vqvae_around(None, cfg), x)} | {
         name: trainer(vqvae_around(cls, cfg), x) for name, (cls, *_) in PEERS.items()}
     work = flops(steps["ours"])
-    seconds = compare(rounds, product=lambda: [product() for _ in range(10)], **steps)
+    seconds = compare(rounds, **products(), **steps)
     what = f"VQ-VAE training step, preset `report`, batch {batch}"
     for name, (_, _, target) in PEERS.items():
         yield Row(what, f"same nets around {name}", target, seconds[name] / seconds["ours"],
                   between(seconds["ours"], seconds[name]))
-    rate = 10 * product_flops / seconds["product"]
-    yield Row("its share of the matrix-product rate", f"{rate.mean() / 1e9:.0f} GFLOP/s", ">= 0.8", work / seconds["ours"] / rate,
-              f"{work / 1e9:.1f} GFLOP a step")
+    yield from shares(work, seconds, ">= 0.8", f"{work / 1e9:.1f} GFLOP a step")
 
 
 def bench(tiny=False):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -68,10 +69,19 @@ def between(a: np.ndarray, b: np.ndarray) -> str:
     return f"{np.median(a):.3g} s : {np.median(b):.3g} s"
 
 
-def matmul(side=SIDE):
-    """A contestant, a square float32 matrix product, and the number of its floating-point operations."""
+def products(side=SIDE) -> dict:
+    """Contestants: ten square float32 matrix products, and the same as 1 x 1 convolutions, each by its own library on a CPU."""
     a, b = torch.randn(2, side, side)
-    return lambda: a @ b, 2 * side**3
+    pixels, kernels = a[None, None].permute(0, 3, 1, 2), b.T.contiguous()[:, :, None, None]
+    return {"matrix product": lambda: [a @ b for _ in range(10)],
+            "1 x 1 convolution": lambda: [F.conv2d(pixels, kernels) for _ in range(10)]}
+
+
+def shares(work: int, seconds: dict, target: str, note: str):
+    """Rows: the share of the rates of `products`, timed in the same rounds, at which ours does its `work` operations."""
+    for name, goal in (("matrix product", target), ("1 x 1 convolution", "")):
+        rate = 10 * 2 * SIDE**3 / seconds[name]
+        yield Row(f"its share of a {name}'s rate", f"{rate.mean() / 1e9:.0f} GFLOP/s", goal, work / seconds["ours"] / rate, note)
 
 
 def attention_flops(q, k, v, *args, **kwargs) -> int:                # shapes (B, H, t, c)
