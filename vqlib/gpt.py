@@ -194,8 +194,8 @@ class GPT(nn.Module):
         logits, codes = next(loop), torch.empty(len(labels), T, dtype=torch.long, device=device)
         for t, cell in enumerate(self.order.tolist()):               # logits: (B, K) or (2B, K)
             if guidance != 1:
-                conditional, free = logits.chunk(2)
-                logits = free + guidance * (conditional - free)
+                told, free = logits.chunk(2)
+                logits = free.lerp(told, guidance)
             codes[:, cell] = draw(logits, temperature, top_k, min(top_p, layout_p) if t < T // 16 else top_p, dice)
             if keep is not None:
                 codes[:, cell] = torch.where(keep[:, cell], known[:, cell], codes[:, cell])

@@ -44,8 +44,8 @@ def against_transformers(grid: int, n: int, rounds: int):
 
 
 def bench(tiny=False):
-    n, rounds = (2, 1) if tiny else (64, 5)
-    yield against_the_report(4 if tiny else 16, n, rounds, ">= 30", 16)
-    yield from against_transformers(4 if tiny else 16, n, rounds)
+    n = 2 if tiny else 64
+    yield against_the_report(4 if tiny else 16, n, 1 if tiny else 5, ">= 30", 16)
+    yield from against_transformers(4 if tiny else 16, n, 1 if tiny else 15)
     if not tiny:
         yield against_the_report(32, n, 3, ">= 25", 16)
