@@ -15,7 +15,7 @@
 # # 4. Train two priors on the same codes
 #
 # Reads `vqvae.safetensors` (notebook 2). Writes `gpt.safetensors`, `windowed.safetensors`, `04.json` and
-# `figures/<preset>/04_*.png`. About four minutes under `quick` on two cores.
+# `figures/<preset>/04_*.png`. Three minutes under `quick` on two cores.
 #
 # A prior says which codes follow which. You will train the report's windowed transformer and a GPT that sees the whole
 # grid and the diagnosis, on identical codes, and compare them by likelihood on lesions that neither has seen.

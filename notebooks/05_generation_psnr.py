@@ -15,7 +15,7 @@
 # # 5. Generate lesions, and judge them honestly
 #
 # Reads `vqvae.safetensors` and `sharp.safetensors` (notebook 2), `gpt.safetensors` and `windowed.safetensors` (notebook 4).
-# Writes `05.json` and `figures/<preset>/05_*.png`. About three minutes.
+# Writes `05.json` and `figures/<preset>/05_*.png`. About a minute.
 #
 # You will look at codes in two ways, draw new images from both priors, of any class and at several temperatures, find out
 # what the report's PSNR of 12.7 measured, and judge the samples beside real images that no model has seen.
