@@ -15,8 +15,8 @@
 # # 2. Train the VQ-VAE, and see why the report's codebook collapsed
 #
 # Reads the data and `01.json` (notebook 1). Writes `vqvae.safetensors`, `counterpart.safetensors`, `sharp.safetensors`,
-# `02.json` and `figures/<preset>/02_*.png`. Two to three minutes under `quick` on two cores; a minute and a half with weights that
-# ship.
+# `02.json` and `figures/<preset>/02_*.png`. Two to three minutes under `quick` on two cores; a minute and a half with weights
+# that ship.
 #
 # You will compress each image into a grid of codes, once with the report's codebook settings and once with ours, the
 # same nets for the same number of updates, and measure on held-out lesions what the codes keep and lose.
