@@ -25,8 +25,8 @@ class Quantized(NamedTuple):
 
 def nearest(rows: Tensor, codebook: Tensor) -> Tensor:
     """Index of the closest code of each row, by ||r - c||^2 = ||r||^2 - 2 r.c + ||c||^2 without its constant term."""
-    half = codebook.pow(2).sum(1) / 2                                                    # (K,)
-    return torch.cat([linear(r, -codebook, half).min(1).indices for r in rows.split(CHUNK)])  # (N,)
+    half, opposite = codebook.pow(2).sum(1) / 2, -codebook                               # (K,), (K, D)
+    return torch.cat([linear(r, opposite, half).min(1).indices for r in rows.split(CHUNK)])  # (N,)
 
 
 def perplexity(counts: Tensor) -> Tensor:

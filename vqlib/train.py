@@ -64,8 +64,8 @@ class Session:
                 self.resume()
             elif (finished := self.folder.with_suffix(".safetensors")).exists():
                 self.adopt(finished)
-            lines = self.log_file.read_text().splitlines(keepends=True) if self.log_file.exists() else []
-            write_atomically(self.log_file, "".join(s for s in lines if json.loads(s)["step"] <= self.step).encode())
+            lines = self.log_file.read_text().splitlines() if self.log_file.exists() else []
+            write_atomically(self.log_file, "".join(s + "\n" for s in lines if json.loads(s)["step"] <= self.step).encode())
         agree(json.dumps([self.identity, self.step, parts]))
         self.loss, self.device = replicated(model, loss), next(model.parameters()).device
         gpu = self.device.type == "cuda"
