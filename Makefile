@@ -28,7 +28,7 @@ growth: .venv/installed  ## draw figures/growth.png: time and memory against eve
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-ablations: .venv/installed  ## train every row of both ablation tables that has no result yet (VQLIB_DATA=folder)
+ablations: .venv/installed  ## train every row of the ablation tables that has no result yet (VQLIB_DATA=folder)
 	OMP_NUM_THREADS=1 $(BIN)/python -m ablations all
 
 clean:      ## remove caches and runs; weights that ship, data and figures stay

@@ -1,5 +1,6 @@
-"""python -m ablations {vqvae,prior,transform,all}: train every row as long as the others, keep its figures as JSON."""
+"""python -m ablations {vqvae,prior,transform,length,codec,all}: run every row of a table, keep its figures as JSON."""
 import argparse
+import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass, replace
@@ -9,9 +10,9 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ablations import priors, quantizers, transforms
+from ablations import codecs, priors, quantizers, transforms
 from ablations.results import FOLDER, ROWS
-from ablations.rows import PriorRow, TransformRow, VQVAERow
+from ablations.rows import CodecRow, LengthRow, PriorRow, TransformRow, VQVAERow
 from vqdata.augment import Augment
 from vqdata.dataset import Dataset, Geometry, statistics
 from vqdata.layouts import HOME, open_source
@@ -19,7 +20,8 @@ from vqeval import structure
 from vqlib import metrics, train
 from vqlib.files import load_model, write_atomically
 from vqlib.gpt import GPTConfig
-from vqlib.presets import PRESETS
+from vqlib.presets import PRESETS, Preset
+from vqlib.sharp import Look
 from vqlib.vqvae import VQVAE, VQVAEConfig
 
 SAMPLED = ("window", "whole", "class", "ours")  # rows from which images are drawn, too
@@ -36,7 +38,7 @@ class VQVAEBench:
     dataset: Dataset
     cfg: VQVAEConfig
     run: train.Run
-    table = "vqvae"
+    table, seeded = "vqvae", True
 
     @classmethod
     def open(cls, data):
@@ -80,7 +82,7 @@ class PriorBench:
     run: train.Run
     n_train: int = 1000
     n_samples: int = 64
-    table = "prior"
+    table, seeded = "prior", True
 
     @classmethod
     def open(cls, data):
@@ -137,7 +139,7 @@ class TransformBench:
     dataset: Dataset
     n_codes: int = 512
     n_train: int = 3000
-    table = "transform"
+    table, seeded = "transform", True
 
     @classmethod
     def open(cls, data):
@@ -152,6 +154,62 @@ class TransformBench:
         some = np.random.default_rng(0).permutation(self.dataset.splits["train"])[: self.n_train]
         held_out = self.dataset[self.dataset.splits["validation"]]
         return transforms.figures(self.dataset[some], held_out, row.side, row.keep, self.n_codes, seed)
+
+
+@dataclass
+class LengthBench:
+    """What all rows of the fourth table share: everything of the flagship's VQ-VAE but how long it trains."""
+
+    preset: Preset
+    dataset: Dataset
+    table, seeded = "length", True
+
+    @classmethod
+    def open(cls, data):
+        p = PRESETS["flagship"]
+        return cls(p, Dataset(open_source(data, p.n_synthetic, p.geometry.side), p.geometry))
+
+    @property
+    def sizes(self) -> dict:
+        return {"data": self.dataset.title, "images": len(self.dataset), "batch": self.preset.vqvae_run.batch}
+
+    def figures(self, row: LengthRow, seed: int) -> dict:
+        stats, run = statistics(self.dataset), replace(self.preset.vqvae_run, steps=row.steps, seed=seed)
+        model = VQVAE(self.preset.vqvae, stats["mean"], stats["std"], seed)
+        for _ in train.train_vqvae(model, self.dataset, run, self.preset.augment):
+            pass
+        r = metrics.evaluate_vqvae(model, self.dataset, "validation")
+        return {**{k: r[k]["mean"] for k in ("psnr", "ssim")}, "perplexity": r["perplexity"]}
+
+
+@dataclass
+class CodecBench:
+    """What all rows of the fifth table share: images, weights that ship, and what photographs teach."""
+
+    teacher: codecs.Teacher
+    weights: dict[str, str]       # digests: results of other weights are other results
+    table, seeded = "codec", False
+
+    @classmethod
+    def open(cls, data):
+        p, shipped = PRESETS["flagship"], HOME / "data" / "pretrained"
+        files = [shipped / f"{name}.safetensors" for name in ("vqvae-f8", "vqvae-f4", "gpt-f8", "sharp-f8")]
+        f8, f4, prior, sharp = (load_model(path)[0] for path in files)
+        dataset = Dataset(open_source(data, p.n_synthetic, p.geometry.side), p.geometry)
+        return cls(codecs.Teacher(dataset, {"f8": f8, "f4": f4}, prior, Look(f8, sharp)),
+                   {path.stem: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in files})
+
+    @property
+    def sizes(self) -> dict:
+        t = self.teacher
+        return {"data": t.dataset.title, "training_images": len(t.labels), "held_out": len(t.images), "rate": t.prior.cfg.rate,
+                "weights": self.weights}
+
+    def figures(self, row: CodecRow, seed: int) -> dict:
+        return self.teacher.figures(row)                              # nothing is drawn at random but the sharp look's noise
+
+
+BENCHES = VQVAEBench, PriorBench, TransformBench, LengthBench, CodecBench
 
 
 def run(bench, row, seed: int, folder: Path) -> bool:
@@ -175,10 +233,10 @@ def main(argv=None) -> None:
     p.add_argument("--data", help="folder or .npz; default: $VQLIB_DATA, data/ham10000, synthetic")
     p.add_argument("--out", type=Path, default=FOLDER, help="where results lie; default: ablations/results")
     args = p.parse_args(argv)
-    benches = [bench.open(args.data) for bench in (VQVAEBench, PriorBench, TransformBench) if args.table in (bench.table, "all")]
+    benches = [bench.open(args.data) for bench in BENCHES if args.table in (bench.table, "all")]
     for seed in args.seeds:                                           # a whole table of one seed first
         for bench in benches:
-            for row in ROWS[bench.table]:
+            for row in ROWS[bench.table] if bench.seeded or seed == args.seeds[0] else ():
                 new = run(bench, row, seed, args.out)
                 print(f"{bench.table} {row.key} {seed}: {'done' if new else 'was there'}", flush=True)
 

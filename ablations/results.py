@@ -7,12 +7,16 @@ import numpy as np
 from ablations import rows
 
 FOLDER = Path(__file__).parent / "results"
-ROWS = {"vqvae": rows.VQVAE, "prior": rows.PRIOR, "transform": rows.TRANSFORM}
+ROWS = {"vqvae": rows.VQVAE, "prior": rows.PRIOR, "transform": rows.TRANSFORM, "length": rows.LENGTH,
+        "codec": rows.CODEC}
 FIGURES = {"vqvae": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "codes_used": ("codes used", 0),
                      "perplexity": ("perplexity", 0)},
            "prior": {"nats": ("nats/code", 3), "bits": ("bits/code", 3), "train_nats": ("in training", 3),
                      "structure": ("structure, x real", 1)},
-           "transform": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "axes": ("axes coded", 0), "uncoded": ("uncoded, dB", 2)}}
+           "transform": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "axes": ("axes coded", 0), "uncoded": ("uncoded, dB", 2)},
+           "length": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "perplexity": ("perplexity", 0)},
+           "codec": {"teaches": ("AUC taught, of real", 3), "low": ("from", 3), "high": ("to", 3),
+                     "recognised": ("recognised, of real", 2), "bytes": ("bytes", 0), "psnr": ("PSNR, dB", 1)}}
 
 
 def read(table: str, folder: Path = FOLDER) -> dict[str, dict[int, dict]]:
@@ -67,4 +71,23 @@ def draw(ax, name: str, folder: Path = FOLDER):
     ax.set_yticks(range(len(shown)), [row.label for row in shown])
     ax.invert_yaxis()
     ax.set_xlabel(f"{title}, held out")
+    return ax
+
+
+def draw_teachers(ax, folder: Path = FOLDER):
+    """What images teach after a codec, against their bytes: a line per image format, a dot per way to look at codes."""
+    results, labels = read("codec", folder), {row.key: row.label for row in rows.CODEC}
+    codecs = {row.codec: [] for row in rows.CODEC}
+    for row in rows.CODEC:
+        for f in results.get(row.key, {}).values():
+            codecs[row.codec].append((f["bytes"], f["teaches"], f["teaches"] - f["low"], f["high"] - f["teaches"], row.key))
+    for codec, points in codecs.items():
+        ours, points = codec.startswith("f"), sorted(points)
+        if points:
+            x, y, *ends, keys = zip(*points)
+            ax.errorbar(x, y, ends, marker="o", ms=4, lw=0 if ours else 1, elinewidth=0.8, label=None if ours else codec.upper())
+            for place in zip(x, y, keys) if ours else ():
+                ax.annotate(labels[place[2]], place[:2], xytext=(5, 4), textcoords="offset points", fontsize=8)
+    ax.set(xscale="log", xlabel="bytes of an image, without headers", ylabel="AUC taught, of photographs' own")
+    ax.legend()
     return ax

@@ -1,4 +1,4 @@
-"""What each row of the three tables changes: a path from the report's settings to ours, and single swaps beside it."""
+"""What each row of the five tables changes: a path from the report's settings to ours, and single swaps beside it."""
 from dataclasses import dataclass, replace
 
 
@@ -45,6 +45,29 @@ class TransformRow:
     label: str
     side: int
     keep: int
+    against: str | None = None
+
+
+@dataclass(frozen=True)
+class LengthRow:
+    """One run of the flagship's VQ-VAE, its learning rate falling to the end."""
+
+    key: str
+    label: str
+    steps: int
+    against: str | None = None
+
+
+@dataclass(frozen=True)
+class CodecRow:
+    """One way to store images, and to look at what was stored."""
+
+    key: str
+    label: str
+    codec: str                      # an image format, or a VQ-VAE: "f8", "f4"
+    size: int | None = None         # bytes of an image, without headers, that a format's quality is set for
+    look: str = "faithful"          # or "sharp", or "both": the probe learns from each image twice
+    share: float = 0.0              # of the prior's rate at which codes are chosen; 0: the nearest
     against: str | None = None
 
 
@@ -95,3 +118,16 @@ TRANSFORM = [TransformRow("8", "blocks of 8 px: each cell alone", 8, 8)]
 for side, keep in ((16, 16), (32, 16), (64, 26), (128, 40)):
     label = f"blocks of {side} px: {side**2 // 64} cells together"
     TRANSFORM.append(TransformRow(str(side), label, side, keep, TRANSFORM[-1].key))
+
+LENGTH = [LengthRow("625", "625 updates", 625)]
+for steps in (1250, 2500, 5000):
+    LENGTH.append(LengthRow(str(steps), f"{steps:,} updates", steps, LENGTH[-1].key))
+
+CODEC = []
+for codec, sizes in {"jpeg": (330, 660, 1320), "webp": (320, 640, 1280), "avif": (160, 320, 640)}.items():
+    CODEC += [CodecRow(f"{codec}-{size}", f"{codec.upper()}, {size} bytes", codec, size) for size in sizes]
+CODEC += [CodecRow("f4", "1,024 codes", "f4"), CodecRow("f8", "256 codes, the nearest", "f8")]
+LOOKS = [(look, {"look": look}) for look in ("sharp", "both")]
+CODEC += swaps(CODEC[-1], *((f"f8-{look}", f"256 codes, {look}", change) for look, change in LOOKS),
+               ("thrifty", "256 codes, thrifty", {"share": 1.0}))
+CODEC += swaps(CODEC[-1], *((f"thrifty-{look}", f"256 codes, thrifty, {look}", change) for look, change in LOOKS))

@@ -1,4 +1,4 @@
-"""Laws of the two ablation tables: one change per row, alternatives true to their papers, results that resume."""
+"""Laws of the ablation tables: one change per row, alternatives true to their papers, results that resume."""
 import json
 import math
 from dataclasses import asdict, replace
@@ -13,8 +13,9 @@ from ablations import __main__ as ablations
 from ablations import results
 from ablations.priors import AblatedGPT, build, drawn_around
 from ablations.quantizers import RotationQuantizer, ScalarQuantizer, UnitQuantizer, rotated
-from ablations.rows import PRIOR, VQVAE
+from ablations.rows import PRIOR, VQVAE, LengthRow
 from vqlib.gpt import GPT, GPTConfig, sparse_to_dense
+from vqlib.presets import PRESETS
 from vqlib.quantizer import Quantizer
 from vqlib.train import Run
 
@@ -253,3 +254,11 @@ def test_what_is_committed_is_small_and_has_no_path():
         assert path.suffix == ".json"
         assert path.stat().st_size < 4096
         assert "/" not in path.read_text()
+
+
+def test_a_longer_run_of_the_same_vqvae_reconstructs_better(dataset):
+    preset = replace(PRESETS["smoke"], vqvae=TINY, vqvae_run=Run(steps=1, batch=8, lrs=(3e-3,)))
+    bench = ablations.LengthBench(preset, dataset)
+    short, long = (bench.figures(LengthRow("", "", steps), seed=0) for steps in (10, 120))
+    assert short["psnr"] + 1 < long["psnr"]
+    assert short["ssim"] < long["ssim"]

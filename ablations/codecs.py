@@ -1,0 +1,95 @@
+"""What photographs still teach after a codec has stored them: the ceiling of whatever is generated as its codes.
+
+A probe learns the diagnosis from training images that went through the codec, and is asked about held-out ones that did not:
+a classification accuracy score (Ravuri & Vinyals 2019) without a prior. Letters: n images, T codes per image, K classes.
+"""
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablations.rows import CodecRow
+from vqdata.dataset import Dataset
+from vqeval import need, probe, rates
+from vqeval.features import dataset_features, features
+from vqlib.metrics import psnr
+from vqlib.thrift import encoder
+from vqlib.train import held_out_nats
+
+DRAWS = 200  # of the held-out images, with replacement
+
+
+def macro_auc(p: np.ndarray, y: np.ndarray) -> float:                # (n, K), (n,)
+    """One class against the rest, mean over classes that some and not all images have."""
+    auc = need("sklearn.metrics").roc_auc_score
+    here = [k for k in range(p.shape[1]) if 0 < (y == k).sum() < len(y)]
+    return float(np.mean([auc(y == k, p[:, k]) for k in here]))
+
+
+@dataclass
+class Teacher:
+    """Images, nets, and what photographs teach before any codec."""
+
+    dataset: Dataset
+    vqvaes: dict[str, object]     # "f8" and "f4"
+    prior: object                 # of the codes of "f8": chooses thrifty ones, and says what they cost
+    sharp: object                 # decodes codes of "f8"
+    seen: dict = field(default_factory=dict)       # features of training images, by (codec, size, share, look)
+    qualities: dict = field(default_factory=dict)  # of image formats, by (codec, size)
+
+    def __post_init__(self):
+        self.rows, held_out = self.dataset.splits["train"], self.dataset.splits["validation"]
+        self.images, self.n_classes = self.dataset[held_out], len(self.dataset.classes)
+        self.labels, self.held_out = self.dataset.labels[self.rows], (features(self.images), self.dataset.labels[held_out])
+        self.real = probe.Probe(dataset_features(self.dataset, self.rows), self.labels, self.n_classes)
+
+    def encode(self, row: CodecRow, images: Tensor) -> Tensor:       # (n, 3, H, W) -> (n, h, w)
+        vqvae = self.vqvaes[row.codec]
+        by = encoder(vqvae, self.prior, row.share * self.prior.cfg.rate) if row.share else vqvae
+        return torch.cat([by.encode(x) for x in images.split(64)])
+
+    def quality(self, row: CodecRow) -> int:
+        """Of an image format, whose files of 64 held-out images come nearest to the row's size."""
+        if (row.codec, row.size) not in self.qualities:
+            some = self.images[:: max(1, len(self.images) // 64)]
+            self.qualities[row.codec, row.size] = rates.quality_at(some, row.codec, row.size)
+        return self.qualities[row.codec, row.size]
+
+    def through(self, row: CodecRow, look: str, images: Tensor) -> Tensor:                # (n, 3, H, W) -> (n, 3, H, W)
+        if row.codec not in self.vqvaes:
+            return rates.transcode(images, row.codec, self.quality(row))[0]
+        by = self.sharp if look == "sharp" else self.vqvaes[row.codec]
+        return torch.cat([by.decode(codes) for codes in self.encode(row, images).split(64)])
+
+    def taught(self, row: CodecRow, look: str) -> Tensor:            # -> (N, 1280) of all training images
+        name = row.codec, row.size, row.share, look
+        if name not in self.seen:
+            parts = np.array_split(self.rows, -(-len(self.rows) // 512))
+            self.seen[name] = torch.cat([features(self.through(row, look, self.dataset[part])) for part in parts])
+        return self.seen[name]
+
+    def bytes(self, row: CodecRow) -> float:
+        """Mean of a held-out image, without headers: a file's, 256 codes' by the prior's NLL, 1,024 codes' by their number."""
+        if row.codec not in self.vqvaes:
+            return rates.transcode(self.images, row.codec, self.quality(row))[1]["payload"]
+        codes, cfg = self.encode(row, self.images).flatten(1), self.vqvaes[row.codec].cfg
+        if cfg.grid != self.prior.cfg.grid:
+            return rates.fixed_bytes(codes.shape[1], cfg.n_codes)
+        return float(held_out_nats(self.prior, codes, self.held_out[1]).sum(1).mean() / np.log(256))
+
+    def figures(self, row: CodecRow) -> dict:
+        """`teaches`: AUC on photographs of the probe that learnt after the codec over the one's that learnt before, and the
+        ends of its 95 % bootstrap interval over held-out images; `recognised`: recall of the latter after over before."""
+        looks = ("faithful", "sharp") if row.look == "both" else (row.look,)
+        x, y = torch.cat([self.taught(row, look) for look in looks]), self.held_out[1].numpy()
+        taught = probe.Probe(x, self.labels.repeat(len(looks)), self.n_classes)
+        after, before = (by.probabilities(self.held_out[0]) for by in (taught, self.real))
+        dice = np.random.default_rng(0)
+        draws = [np.arange(len(y)), *(dice.integers(len(y), size=len(y)) for _ in range(DRAWS))]
+        ratio, *others = (macro_auc(after[i], y[i]) / macro_auc(before[i], y[i]) for i in draws)
+        decoded = [self.through(row, look, self.images) for look in looks]
+        again = torch.cat([features(x) for x in decoded]), self.held_out[1].repeat(len(looks))
+        return {"teaches": ratio, "low": float(np.quantile(others, 0.025)), "high": float(np.quantile(others, 0.975)),
+                "recognised": probe.class_control(self.real, self.held_out, again)["ratio"], "bytes": self.bytes(row),
+                "psnr": float(np.mean([psnr(x, self.images).mean() for x in decoded]))}
