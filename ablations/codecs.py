@@ -79,8 +79,9 @@ class Teacher:
         return float(held_out_nats(self.prior, codes, self.held_out[1]).sum(1).mean() / np.log(256))
 
     def figures(self, row: CodecRow) -> dict:
-        """`teaches`: AUC on photographs of the probe that learnt after the codec over the one's that learnt before, and the
-        ends of its 95 % bootstrap interval over held-out images; `recognised`: recall of the latter after over before."""
+        """All over those of a probe that learnt from photographs, on photographs. `teaches`: AUC on photographs of a probe that
+        learnt after the codec, and the ends of its 95 % bootstrap interval over held-out images; `keeps`: AUC of the same
+        probe after the codec, as it learnt; `recognised`: recall of the probe of photographs after the codec."""
         looks = ("faithful", "sharp") if row.look == "both" else (row.look,)
         x, y = torch.cat([self.taught(row, look) for look in looks]), self.held_out[1].numpy()
         taught = probe.Probe(x, self.labels.repeat(len(looks)), self.n_classes)
@@ -90,6 +91,7 @@ class Teacher:
         ratio, *others = (macro_auc(after[i], y[i]) / macro_auc(before[i], y[i]) for i in draws)
         decoded = [self.through(row, look, self.images) for look in looks]
         again = torch.cat([features(x) for x in decoded]), self.held_out[1].repeat(len(looks))
+        keeps = macro_auc(taught.probabilities(again[0]), again[1].numpy()) / macro_auc(before, y)
         return {"teaches": ratio, "low": float(np.quantile(others, 0.025)), "high": float(np.quantile(others, 0.975)),
-                "recognised": probe.class_control(self.real, self.held_out, again)["ratio"], "bytes": self.bytes(row),
-                "psnr": float(np.mean([psnr(x, self.images).mean() for x in decoded]))}
+                "keeps": keeps, "recognised": probe.class_control(self.real, self.held_out, again)["ratio"],
+                "bytes": self.bytes(row), "psnr": float(np.mean([psnr(x, self.images).mean() for x in decoded]))}

@@ -15,7 +15,7 @@ FIGURES = {"vqvae": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "codes_used":
                      "structure": ("structure, x real", 1)},
            "transform": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "axes": ("axes coded", 0), "uncoded": ("uncoded, dB", 2)},
            "length": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "perplexity": ("perplexity", 0)},
-           "codec": {"teaches": ("AUC taught, of real", 3), "low": ("from", 3), "high": ("to", 3),
+           "codec": {"teaches": ("AUC taught, of real", 3), "low": ("from", 3), "high": ("to", 3), "keeps": ("AUC kept", 3),
                      "recognised": ("recognised, of real", 2), "bytes": ("bytes", 0), "psnr": ("PSNR, dB", 1)}}
 
 

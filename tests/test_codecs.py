@@ -52,7 +52,7 @@ def lossless(teacher, monkeypatch):
 
 
 def test_images_that_lost_nothing_teach_all_and_are_recognised(lossless):
-    assert lossless["teaches"] == lossless["low"] == lossless["high"] == lossless["recognised"] == 1
+    assert lossless["teaches"] == lossless["low"] == lossless["high"] == lossless["keeps"] == lossless["recognised"] == 1
 
 
 def test_a_grey_picture_teaches_nothing(teacher, monkeypatch):
