@@ -16,7 +16,7 @@ from ablations.rows import CodecRow, LengthRow, PriorRow, TransformRow, VQVAERow
 from vqdata.augment import Augment
 from vqdata.dataset import Dataset, Geometry, statistics
 from vqdata.layouts import HOME, open_source
-from vqeval import structure
+from vqeval import probe, structure
 from vqlib import metrics, train
 from vqlib.files import load_model, write_atomically
 from vqlib.gpt import GPTConfig
@@ -203,7 +203,7 @@ class CodecBench:
     def sizes(self) -> dict:
         t = self.teacher
         return {"data": t.dataset.title, "training_images": len(t.labels), "held_out": len(t.images), "rate": t.prior.cfg.rate,
-                "weights": self.weights}
+                "probe": probe.WEIGHT, "weights": self.weights}
 
     def figures(self, row: CodecRow, seed: int) -> dict:
         return self.teacher.figures(row)                              # nothing is drawn at random but the sharp look's noise

@@ -123,11 +123,11 @@ LENGTH = [LengthRow("625", "625 updates", 625)]
 for steps in (1250, 2500, 5000):
     LENGTH.append(LengthRow(str(steps), f"{steps:,} updates", steps, LENGTH[-1].key))
 
-CODEC = []
-for codec, sizes in {"jpeg": (330, 660, 1320), "webp": (320, 640, 1280), "avif": (160, 320, 640)}.items():
-    CODEC += [CodecRow(f"{codec}-{size}", f"{codec.upper()}, {size} bytes", codec, size) for size in sizes]
-CODEC += [CodecRow("f4", "1,024 codes", "f4"), CodecRow("f8", "256 codes, the nearest", "f8")]
 LOOKS = [(look, {"look": look}) for look in ("sharp", "both")]
-CODEC += swaps(CODEC[-1], *((f"f8-{look}", f"256 codes, {look}", change) for look, change in LOOKS),
+CODEC = [CodecRow("f8", "256 codes, the nearest", "f8")]
+CODEC += swaps(CODEC[0], *((f"f8-{look}", f"256 codes, {look}", change) for look, change in LOOKS),
                ("thrifty", "256 codes, thrifty", {"share": 1.0}))
 CODEC += swaps(CODEC[-1], *((f"thrifty-{look}", f"256 codes, thrifty, {look}", change) for look, change in LOOKS))
+CODEC.append(CodecRow("f4", "1,024 codes", "f4"))
+for codec, sizes in {"avif": (160, 320, 640), "webp": (320, 640, 1280), "jpeg": (330, 660, 1320)}.items():
+    CODEC += [CodecRow(f"{codec}-{size}", f"{codec.upper()}, {size} bytes", codec, size) for size in sizes]

@@ -275,12 +275,13 @@ def test_a_gpt_goes_on_where_its_guide_stopped(short, ham, tmp_path, monkeypatch
     smoke, data = PRESETS["smoke"], ["--preset", "smoke", "--data", str(ham[0])]
     thrifty, still = replace(smoke.gpt, rate=0.5), replace(smoke.gpt_run, lrs=(0.0,))
     monkeypatch.setitem(PRESETS, "smoke", replace(smoke, gpt=thrifty, gpt_run=still))
-    v, g, p = (str(tmp_path / f"{name}.safetensors") for name in "vgp")
+    v, g, p, again = (str(tmp_path / f"{name}.safetensors") for name in "vgpa")
     assert main(["train-vqvae", *data, "--out", v]) == 0
     assert main(["train-prior", *data, "--vqvae", v, "--kind", "guide", "--out", g]) == 0
     assert main(["train-prior", *data, "--vqvae", v, "--guide", g, "--out", p]) == 0
-    a, b = (load_model(path)[0].state_dict() for path in (g, p))
-    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert main(["train-prior", *data, "--vqvae", v, "--guide", p, "--out", again]) == 0  # the next round
+    a, b, c = (load_model(path)[0].state_dict() for path in (g, p, again))
+    assert all(torch.equal(a[k], b[k]) and torch.equal(a[k], c[k]) for k in a)
 
 
 def test_a_prior_without_its_vqvae_says_what_to_run(short, ham, capsys):

@@ -86,4 +86,4 @@ def test_rows_without_dice_are_run_once(teacher, monkeypatch, tmp_path, capsys):
     table = results.table("codec", tmp_path)
     assert "256 codes, the nearest" in table
     bench.weights = {"vqvae-f8": "1"}                                 # other weights, other results
-    assert ablations.run(bench, CODEC[-5], 0, tmp_path)
+    assert ablations.run(bench, CODEC[0], 0, tmp_path)

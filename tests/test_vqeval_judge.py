@@ -25,7 +25,7 @@ def _cheap_features(monkeypatch):
         monkeypatch.setattr(module, "features", cheap)
 
 
-SMALL = dict(control=2, cas=3, rate_images=2)
+SMALL = dict(per_class=3, rate_images=2)
 
 
 @pytest.fixture
@@ -83,11 +83,18 @@ def test_samples_of_a_class_may_have_a_guidance_of_their_own(vqvae, gpt, dataset
     assert r["probe"]["looks"] != report["probe"]["looks"]
 
 
+def test_in_both_looks_every_sample_is_seen_twice(report):
+    faithful, both = (report["probe"]["looks"][name] for name in ("faithful", "both looks"))
+    assert both["cas"]["images"]["generated"] == 2 * faithful["cas"]["images"]["generated"]
+    assert both["class_control"] == faithful["class_control"]        # here both are the same look
+    assert both["cas"]["ratio_reconstructions"] == pytest.approx(faithful["cas"]["ratio_reconstructions"], abs=0.02)
+
+
 def test_codes_that_lose_nothing_teach_as_much_as_photographs(vqvae, gpt, dataset, report, monkeypatch):
     decode = Bench.decode
     monkeypatch.setattr(Bench, "encode", lambda self, images, by=None: images)
     monkeypatch.setattr(Bench, "decode", lambda self, codes, by=None: codes if codes.dim() == 4 else decode(self, codes, by))
-    said = judging.teaching(Bench(vqvae, gpt, dataset, "validation"), 2, 3)["looks"]["faithful"]
+    said = judging.teaching(Bench(vqvae, gpt, dataset, "validation"), 3)["looks"]["faithful"]
     assert said["cas"]["ratio_reconstructions"] == said["reconstructions"] == 1
     assert report["probe"]["looks"]["faithful"]["cas"]["ratio_reconstructions"] != 1
 

@@ -42,6 +42,12 @@ def test_a_class_that_was_never_taught_is_never_recalled():
     assert scores["recall"][1] == 0
 
 
+def test_seeing_each_image_twice_teaches_the_same():
+    (x, y), held_out = blobs(50), blobs(20, seed=1)[0]
+    once, twice = (Probe(x.repeat(n, 1), y.repeat(n), 3).probabilities(held_out) for n in (1, 2))
+    assert once == pytest.approx(twice, abs=1e-4)
+
+
 def test_a_single_held_out_class_has_no_auc():
     assert Probe(*blobs(50), 3).scores(*blobs(20, (1,), seed=1))["auc"] is None
 

@@ -20,8 +20,8 @@ from vqlib.train import held_out_nats
 
 NO_TRAIN = {"skipped": "no training images that are not held out: pass train=(dataset, split)"}
 SWEEP = [{}, *({"temperature": t} for t in (0.9, 0.95, 1.05)), *({"top_k": k} for k in (50, 200)),
-         *({"top_p": p} for p in (0.9, 0.97)), *({"layout_p": p} for p in (0.9, 0.95)), {"layout_p": 0.9, "temperature": 1.02},
-         {"layout_p": 0.95, "temperature": 0.98}, {"layout_p": 0.95, "guidance": 1.5},
+         *({"top_p": p} for p in (0.9, 0.97)), *({"layout_p": p} for p in (0.9, 0.95)), {"layout_p": 0.95, "temperature": 0.95},
+         {"layout_p": 0.95, "temperature": 0.98}, *({"layout_p": p, "guidance": 1.5} for p in (0.9, 0.95)),
          *({"guidance": g} for g in (1.5, 2.0, 3.0))]
 QUALITIES = (0, 5, 10, 15, 20, 30, 40, 60, 80)
 
@@ -165,11 +165,11 @@ def copies(bench: Bench, images: Tensor) -> dict:
     return {"pixels": memorisation.memorised(*pixels, bank), "features": memorisation.memorised(*seen, bench.taught[0])}
 
 
-def teaching(bench: Bench, control: int, n_cas: int, guidance: float | None = None) -> dict:
-    """The probe on real images, and with a prior class control on `control` and CAS on `n_cas` samples per class.
+def teaching(bench: Bench, per_class: int, guidance: float | None = None) -> dict:
+    """The probe on real images, and with a prior class control and CAS, on at most as many samples as training images.
 
-    Beside both what reconstructions reach (for CAS of training images): a perfect prior's codes, in the same look.
-    `guidance`: of these samples, if not that of the others: a diagnosis on demand is what guidance is for.
+    Beside both what reconstructions reach (for CAS of training images): a perfect prior's codes, in the same look. In "both
+    looks" each sample is seen twice. `guidance`: of these samples, if another: a diagnosis on demand is what it is for.
     """
     if not len(bench.source_rows):
         return NO_TRAIN
@@ -179,18 +179,21 @@ def teaching(bench: Bench, control: int, n_cas: int, guidance: float | None = No
     out = {"classes": bench.names, "images": len(bench.taught[1]), "held_out": linear.scores(*held_out), "guidance": guidance}
     if bench.prior is None:
         return out
-    labels = torch.arange(K).repeat(max(control, min(n_cas, -(-len(bench.taught[1]) // K))))
+    labels = torch.arange(K).repeat(min(per_class, -(-len(bench.taught[1]) // K)))
     drawn = bench.generate(labels, bench.seed + 1, guidance=guidance or bench.sampling["guidance"])
     found = bench.encode(bench.images, encoder(bench.vqvae, bench.prior))
     coded = (drawn, labels), (bench.source_codes, bench.taught[1]), (found, bench.labels)
-    for name, by in bench.decoders.items():
-        made, retold, again = ((in_parts(lambda c, by=by: bench.see(bench.decode(c, by)), codes), y) for codes, y in coded)
+    looks = {name: [in_parts(lambda c, by=by: bench.see(bench.decode(c, by)), codes) for codes, _ in coded]
+             for name, by in bench.decoders.items()}
+    if len(looks) > 1:
+        looks["both looks"] = [torch.cat(parts) for parts in zip(*looks.values())]
+    for name, seen in looks.items():
+        made, retold, again = ((x, y.repeat(len(x) // len(y))) for x, (_, y) in zip(seen, coded))
         cas = probe.classification_accuracy_score(bench.taught, made, held_out, len(bench.names))
         real, ceiling = cas["auc"]["real"], probe.Probe(*retold, len(bench.names)).scores(*held_out)["auc"]
-        out.setdefault("looks", {})[name] = {
-            "class_control": probe.class_control(linear, held_out, tuple(part[: K * control] for part in made)),
-            "reconstructions": probe.class_control(linear, held_out, again)["ratio"],
-            "cas": {**cas, "ratio_reconstructions": ceiling / real if real else None}}
+        control, kept = (probe.class_control(linear, held_out, part) for part in (made, again))
+        out.setdefault("looks", {})[name] = {"class_control": control, "reconstructions": kept["ratio"],
+                                             "cas": {**cas, "ratio_reconstructions": ceiling / real if real else None}}
     return out
 
 
@@ -217,26 +220,23 @@ def rate_distortion(bench: Bench, n: int) -> dict:
     return out
 
 
-def judge(vqvae, prior, dataset, split, *, control=128, cas=1024, rate_images=128, class_guidance=None, **options) -> dict:
+def judge(vqvae, prior, dataset, split, *, per_class=1024, rate_images=128, class_guidance=None, **options) -> dict:
     """All figures of a held-out split, ready for JSON; `prior` None leaves out what needs samples; `options` see Bench.
 
-    `class_guidance`: of the samples for class control and CAS, if not the setting of the others.
-
-    Figures that cannot be had (no training images, too few held out) are {"skipped": reason}. KID is times 1,000. Features
-    take most of the time, 25 ms an image on a CPU core: HAM10000's validation split needs those of some 50,000 images.
+    `class_guidance`: of the samples for class control and CAS, if not the setting of the others. KID is times 1,000. Figures
+    that cannot be had (no training images, too few held out) are {"skipped": reason}. Features take most of the time, 25 ms an
+    image on a CPU core: HAM10000's validation split needs those of some 50,000 images.
     """
     bench = Bench(vqvae, prior, dataset, split, **options)
     return {"split": split, "data": dataset.title, "images": len(bench.images), "seed": bench.seed, "sampling": bench.sampling,
             "floors": floors(bench), "reconstructions": reconstructions(bench),
             "samples": {"skipped": "no prior"} if prior is None else samples(bench),
-            "probe": teaching(bench, control, cas, class_guidance), "rates": rate_distortion(bench, rate_images)}
+            "probe": teaching(bench, per_class, class_guidance), "rates": rate_distortion(bench, rate_images)}
 
 
 def sweep(vqvae, prior, dataset, split, settings=SWEEP, **options) -> dict:
-    """KID times 1,000 with interval, and structure, for each of the settings of GPT.generate; `options` see Bench.
-
-    The same seeds and classes for all; a setting names what differs from `SAMPLING`.
-    """
+    """KID times 1,000 with interval, and structure, for each of the settings of GPT.generate; `options` see Bench. The same
+    seeds and classes for all; a setting names what differs from `SAMPLING`."""
     if prior is None:
         raise ValueError("a sweep over sampling settings needs a prior: --prior FILE")
     bench, rows = Bench(vqvae, prior, dataset, split, **options), []

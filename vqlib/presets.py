@@ -34,7 +34,7 @@ class Preset:
     windowed_run: Run
     sharp: SharpConfig
     sharp_run: Run
-    guide_run: Run | None = None         # of the prior that chooses the codes of the others, if `gpt` has a rate
+    guide_run: Run | None = None         # of the prior that first chooses the codes of the others, if `gpt` has a rate
     decoder_run: Run | None = None       # of the faithful decoder, on the codes that the guide chooses
     views: tuple[int, ...] = (0, 4)      # of each image, encoded once for the prior: as it is, and mirrored
     scale_by_pixels: bool = False        # the report's slip: divide the normalised error by the un-normalised variance
@@ -77,7 +77,7 @@ PRESETS = {p.name: p for p in (
     Preset("flagship", Geometry(128, 128), Augment(dihedral=True, rotate=0.0),
            VQVAEConfig(n_down=3, residual_hidden=64, residual_layers=4), Run(steps=10_000, batch=16),
            GPTConfig(layers=5, dropout=0.0, rate=1.8), replace(_FLAGSHIP, steps=6_000, lrs=(1e-3,), balance=0.5),
-           WindowedConfig(grid=16), replace(_FLAGSHIP, steps=8_000),
+           WindowedConfig(grid=16), replace(_FLAGSHIP, steps=12_000),
            SharpConfig(), Run(steps=6_000, batch=16, balance=0.5), guide_run=replace(_FLAGSHIP, steps=3_000),
            decoder_run=Run(steps=4_000, batch=16, lrs=(5e-4,)), views=(0, 2, 4, 6), counterpart_steps=1_500),
     Preset("flagship-f4", Geometry(128, None), Augment(dihedral=True, rotate=0.0), VQVAEConfig(), Run(steps=8_000, batch=16),
