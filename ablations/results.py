@@ -82,10 +82,10 @@ def draw_teachers(ax, folder: Path = FOLDER):
         for f in results.get(row.key, {}).values():
             codecs[row.codec].append((f["bytes"], f["teaches"], f["teaches"] - f["low"], f["high"] - f["teaches"], row.key))
     for codec, points in codecs.items():
-        ours, points = codec.startswith("f"), sorted(points)
+        ours = {"f8": "codes, f = 8", "f4": "codes, f = 4"}.get(codec)
         if points:
-            x, y, *ends, keys = zip(*points)
-            ax.errorbar(x, y, ends, marker="o", ms=4, lw=0 if ours else 1, elinewidth=0.8, label=None if ours else codec.upper())
+            x, y, *ends, keys = zip(*sorted(points))
+            ax.errorbar(x, y, ends, marker="o", ms=4, lw=0 if ours else 1, elinewidth=0.8, label=ours or codec.upper())
             for place in zip(x, y, keys) if ours else ():
                 ax.annotate(labels[place[2]], place[:2], xytext=(5, 4), textcoords="offset points", fontsize=8)
     ax.set(xscale="log", xlabel="bytes of an image, without headers", ylabel="AUC taught, of photographs' own")

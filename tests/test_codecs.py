@@ -1,4 +1,5 @@
 """Laws of what images teach after a codec: all of it after one that loses nothing, less with fewer bytes, and paid for."""
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -83,7 +84,10 @@ def test_rows_without_dice_are_run_once(teacher, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(ablations.ROWS, "codec", [row for row in CODEC if row.codec == "f8" and not row.share][:2])
     ablations.main(["codec", "--out", str(tmp_path)])
     assert capsys.readouterr().out.count("done") == len(list(tmp_path.iterdir())) == 2
-    table = results.table("codec", tmp_path)
-    assert "256 codes, the nearest" in table
+    table, ax = results.table("codec", tmp_path), results.draw_teachers(plt.figure().gca(), tmp_path)
+    for row in ablations.ROWS["codec"]:
+        kept = results.read("codec", tmp_path)[row.key][0]
+        assert row.label in table
+        assert (row.label, kept["bytes"], kept["teaches"]) in [(t.get_text(), *t.xy) for t in ax.texts]
     bench.weights = {"vqvae-f8": "1"}                                 # other weights, other results
     assert ablations.run(bench, CODEC[0], 0, tmp_path)
