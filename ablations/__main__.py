@@ -127,8 +127,8 @@ class PriorBench:
         codes = prior.generate(len(pick), seed=seed) if row.window else prior.generate(labels[pick], seed=seed)
         held_out, some = (self.dataset[np.random.default_rng(0).permutation(self.dataset.splits[name])[:m]]
                           for name, m in (("validation", 256), ("some", n)))
-        parts = self.vqvae.decode(codes.view(-1, grid, grid)), held_out, some
-        ratio = structure.compare(*map(structure.describe, parts))["ratio"]
+        made, *real = map(structure.describe, (self.vqvae.decode(codes.view(-1, grid, grid)), held_out, some))
+        ratio = structure.compare([made], *real)["ratio"]
         return {"structure": float(np.exp(np.mean(np.log([*ratio.values()])))), "structure_parts": ratio}
 
 

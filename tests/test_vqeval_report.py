@@ -9,7 +9,8 @@ import pytest
 from vqeval import report
 
 KID = {"kid_x1000": 90.4, "kid_x1000_95": [80.0, 101.2], "psnr": 34.1, "bytes": 288}
-SHAPE = {"distance": {"area": 0.02}, "floor": {"area": 0.01}, "spread": {"area": [0.005, 0.02]}, "ratio": {"area": 2.0}}
+SHAPE = {"distance": {"area": 0.02}, "distance_spread": {"area": [0.015, 0.025]},
+         "floor": {"area": 0.01}, "spread": {"area": [0.005, 0.02]}, "ratio": {"area": 2.0}}
 COPY = {"share": 0.004, "floor": 0.01}
 JUDGED = {
     "data": "lesions", "split": "validation", "images": 9, "seed": 0, "sampling": {"temperature": 0.9},
@@ -31,7 +32,8 @@ def test_each_figure_stands_beside_its_measure():
     table = {measure: (figure, beside) for measure, figure, beside in report.rows(JUDGED)}
     assert table["KID-Lite0 x 1000, samples, sharp"] == ("90 (80 to 101)", "real training images 1 (80 to 101)")
     assert table["KID-Lite0 x 1000, reconstructions, webp"] == ("90 (80 to 101)", "34.1 dB, 280 bytes without headers")
-    assert table["structure, area"] == ("2.0 x", "0.0200 against 0.0100 (0.0050 to 0.0200) of as many real ones")
+    assert table["structure, area"] == (
+        "2.0 x", "0.0200 (0.0150 to 0.0250) against 0.0100 (0.0050 to 0.0200) of as many real ones")
     assert table["requested class recognised / recall on real, sharp"] == ("0.70", "reconstructions 0.80; mel 0.50, nv 0.90")
     assert table["classification accuracy score, AUC ratio, sharp"] == (
         "0.930", "reconstructions 0.950; AUC of real ones 0.900, generated 0.840, both 0.910")

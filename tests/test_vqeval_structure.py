@@ -80,15 +80,25 @@ def test_distances_are_in_the_statistics_own_units():
 
 def test_training_images_as_samples_are_as_far_as_the_floor():
     d, e = describe(torch.cat([disc(0.1), disc(0.2)])), describe(torch.cat([disc(0.2), disc(0.3, 0.1)]))
-    assert compare(d, e, d)["ratio"]["area"] == 1
-    assert "ratio" not in compare(d, e, None)
+    assert compare([d], e, d)["ratio"]["area"] == 1
+    assert "ratio" not in compare([d], e, None)
 
 
 def test_the_floor_is_the_mean_over_many_sets_of_as_many_training_images():
     dice = np.random.default_rng(0)
     train, held_out, samples = ({"area": dice.normal(size=n)} for n in (4000, 100, 100))
     alone = [wasserstein({"area": dice.normal(size=100)}, held_out)["area"] for _ in range(200)]
-    found = compare(samples, held_out, train)
+    found = compare([samples], held_out, train)
     assert found["floor"]["area"] == pytest.approx(np.mean(alone), rel=0.15)
     assert found["spread"]["area"][0] < 0.8 * np.mean(alone) < 1.2 * np.mean(alone) < found["spread"]["area"][1]
-    assert found == compare(samples, held_out, train)
+    assert found == compare([samples], held_out, train)
+
+
+def test_several_sets_of_samples_are_as_far_as_their_mean_says():
+    dice = np.random.default_rng(0)
+    held_out, near, far = ({"area": dice.normal(loc, size=200)} for loc in (0, 0.5, 2))
+    found = compare([near, far], held_out, held_out)
+    apart = [wasserstein(part, held_out)["area"] for part in (near, far)]
+    assert found["distance"]["area"] == pytest.approx(np.mean(apart))
+    assert found["distance_spread"]["area"] == apart
+    assert found["sets"] == 2

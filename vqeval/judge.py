@@ -23,7 +23,7 @@ SWEEP = [{}, *({"temperature": t} for t in (0.9, 0.95, 1.05)), *({"top_k": k} fo
          *({"top_p": p} for p in (0.9, 0.97)), *({"layout_p": p} for p in (0.9, 0.95)), {"layout_p": 0.95, "temperature": 0.95},
          {"layout_p": 0.95, "temperature": 0.98}, *({"layout_p": p, "guidance": 1.5} for p in (0.9, 0.95)),
          *({"guidance": g} for g in (1.5, 2.0, 3.0))]
-QUALITIES = (0, 5, 10, 15, 20, 30, 40, 60, 80)
+SETS, QUALITIES = 4, (0, 5, 10, 15, 20, 30, 40, 60, 80)
 
 
 def pick(rows: np.ndarray, n: int | None, seed: int) -> np.ndarray:
@@ -146,13 +146,13 @@ def reconstructions(bench: Bench) -> dict:
 
 
 def samples(bench: Bench) -> dict:
-    """Distances, structure and copies of as many samples as there are held-out images, in the same mix of classes."""
-    codes = bench.generate(bench.labels, bench.seed)
-    images = {name: bench.decode(codes, by) for name, by in bench.decoders.items()}
-    shown = images.get("sharp", images["faithful"])                  # as a user sees them
-    real = structure.describe(bench.images)
-    return {"distances": {name: bench.distances(x) for name, x in images.items()},
-            "structure": structure.compare(structure.describe(shown), real, bench.shapes), "memorised": copies(bench, shown)}
+    """Distances of as many samples as held-out images, of the same classes; structure and copies of `SETS` times as many."""
+    sets = [bench.generate(bench.labels, bench.seed + 10 * i) for i in range(SETS)]
+    shown = [bench.decode(codes, bench.sharp) for codes in sets]
+    seen = {name: shown[0] if by is bench.sharp else bench.decode(sets[0], by) for name, by in bench.decoders.items()}
+    shapes = structure.compare([*map(structure.describe, shown)], structure.describe(bench.images), bench.shapes)
+    return {"distances": {name: bench.distances(x) for name, x in seen.items()}, "structure": shapes,
+            "memorised": copies(bench, torch.cat(shown))}
 
 
 def copies(bench: Bench, images: Tensor) -> dict:
@@ -246,5 +246,5 @@ def sweep(vqvae, prior, dataset, split, settings=SWEEP, **options) -> dict:
         seen = bench.see(images)
         ends = bootstrap(seen, bench.features, seed=bench.seed)
         rows.append({"setting": setting, "kid_x1000": 1000 * kid(seen, bench.features), "kid_x1000_95": [1000 * v for v in ends],
-                     "structure": structure.compare(structure.describe(images), real, bench.shapes)})
+                     "structure": structure.compare([structure.describe(images)], real, bench.shapes)})
     return {"split": split, "images": len(bench.images), "seed": bench.seed, "rows": rows}

@@ -25,8 +25,9 @@ def shapes(r: dict) -> list[tuple[str, str, str]]:
     s = r["samples"].get("structure", {})
     if "floor" not in s:
         return []
-    return [(f"structure, {k}", f"{s['ratio'][k]:.1f} x", "{:.4f} against {:.4f} ({:.4f} to {:.4f}) of as many real ones".format(
-        s["distance"][k], s["floor"][k], *s["spread"][k])) for k in s["ratio"]]
+    text = "{:.4f} ({:.4f} to {:.4f}) against {:.4f} ({:.4f} to {:.4f}) of as many real ones"
+    return [(f"structure, {k}", f"{s['ratio'][k]:.1f} x", text.format(
+        s["distance"][k], *s["distance_spread"][k], s["floor"][k], *s["spread"][k])) for k in s["ratio"]]
 
 
 def lessons(r: dict) -> list[tuple[str, str, str]]:

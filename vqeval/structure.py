@@ -75,18 +75,23 @@ def wasserstein(a: dict, b: dict) -> dict[str, float]:
     return {k: float(np.mean([wasserstein_distance(p, q) for p, q in zip(*pair)])) for k, pair in columns.items()}
 
 
-def compare(generated: dict, held_out: dict, train: dict | None, draws=16, seed=0) -> dict:
+def between(distances: list[dict]) -> tuple[dict, dict]:
+    """Mean, and [least, largest], of each measure over several sets."""
+    values = {k: [d[k] for d in distances] for k in distances[0]}
+    return {k: float(np.mean(v)) for k, v in values.items()}, {k: [min(v), max(v)] for k, v in values.items()}
+
+
+def compare(generated: list[dict], held_out: dict, train: dict | None, draws=16, seed=0) -> dict:
     """Distances to held-out images, and how many times farther than training images they are (1 is best).
 
-    `floor`: the mean distance of random sets of as many training images as were generated, `spread` the least and the largest:
-    one such set is twice as near as another, and ratios to it would be too.
+    `distance` is the mean over sets of generated images, `floor` over random sets of as many training images, with the
+    least and the largest: one set, of either, is twice as near as another, and ratios of single sets would be too.
     """
-    distance = wasserstein(generated, held_out)
+    distance, ends = between([wasserstein(part, held_out) for part in generated])
     if train is None:
-        return {"distance": distance}
-    (n, N), dice = (len(next(iter(d.values()))) for d in (generated, train)), np.random.default_rng(seed)
+        return {"distance": distance, "sets": len(generated), "distance_spread": ends}
+    (n, N), dice = (len(next(iter(d.values()))) for d in (generated[0], train)), np.random.default_rng(seed)
     sets = [{k: v[rows] for k, v in train.items()} for rows in (dice.permutation(N)[:n] for _ in range(draws if N > n else 1))]
-    floors = [wasserstein(part, held_out) for part in sets]
-    floor = {k: float(np.mean([f[k] for f in floors])) for k in distance}
-    return {"distance": distance, "floor": floor, "spread": {k: [g(f[k] for f in floors) for g in (min, max)] for k in distance},
+    floor, spread = between([wasserstein(part, held_out) for part in sets])
+    return {"distance": distance, "sets": len(generated), "distance_spread": ends, "floor": floor, "spread": spread,
             "ratio": {k: v / max(floor[k], 1e-12) for k, v in distance.items()}}
