@@ -89,5 +89,5 @@ def draw_teachers(ax, folder: Path = FOLDER):
             for place in zip(x, y, keys) if ours else ():
                 ax.annotate(labels[place[2]], place[:2], xytext=(5, 4), textcoords="offset points", fontsize=8)
     ax.set(xscale="log", xlabel="bytes of an image, without headers", ylabel="AUC taught, of photographs' own")
-    ax.legend()
+    ax.legend(loc="lower right")
     return ax

@@ -225,23 +225,24 @@ plots.save(fig, ws, "04_thrift")
 # %% [markdown]
 # **What we saw** (HAM10000, `flagship`, weights that ship, 921 validation images). The unigram line saves almost nothing over
 # $\ln K$: a healthy codebook uses its codes evenly. Context saves the rest. On codes that the guide chose, whose own figure
-# is neither's, the whole grid reaches **3.35 nats/code (1,236 bits per image)**, the window **3.59 (1,325)**: seven percent
-# apart (and not after equal minutes: the guide had 18 of two cores, GPT 55 of one, the window 30). At f = 8 most of a code's
-# surprise is local, the shade of a patch, and a window of four rows sees what there is to see of that. What it cannot know is
-# where it is, and that costs few bits: notebook 5 shows what they are worth. (Under `quick`, with half the pixels per code,
-# codes are far more predictable, and the window is left behind by 1.4 times.)
+# is neither's, the whole grid reaches **2.92 nats/code (1,077 bits per image)**, the window **3.21 (1,187)**: nine percent
+# apart after about as many minutes on these codes, 17 of two cores and 30 of one (the GPT had learnt two other sets of codes
+# before). At f = 8 most of a code's surprise is local, the shade of a patch, and a window of four rows sees what there is to see
+# of that. What it cannot know is where it is, and that costs few bits: notebook 5 shows what they are worth. (Under `quick`,
+# with half the pixels per code, codes are far more predictable, and the window is left behind by 1.4 times.)
 #
 # The maps show two ways of paying. The window pays everywhere in the middle, where lesions are. The whole grid pays most for
 # the few codes that it draws first, with nothing around them, and least for the last ones, which close gaps: the lattice in
-# the left map is the order of drawing. Held-out loss lies *below* the training loss (3.28 against 3.38 at the end, on 460
-# images each): nothing is memorised. Knowing the diagnosis saves 1.1 bits per image: a class is a matter of few bits, too.
+# the left map is the order of drawing. Held-out loss lies *below* the training loss (2.85 against 2.92 at the end, on 460
+# images each): nothing is memorised. Knowing the diagnosis saves 1.5 bits per image: a class is a matter of few bits, too.
 #
-# The curve is flat at its right end: of 64 validation images the first 0.9 bits per code cost 0.2 dB (5.96 to 5.06 bits, 34.3
-# to 34.1 dB), the next 0.6 half a decibel more. Those bits told noise. Asked to describe its images at a rate of 1.8 by
-# itself, this prior spends 4.30 bits per code for 32.9 dB on the whole split (`evaluate`); the sharp look of such codes is no
+# The curve is flat at its right end: of 64 validation images the first 0.8 bits per code cost 0.1 dB (6.37 to 5.58 bits, 34.3
+# to 34.2 dB), the next 0.7 a third of a decibel more. Those bits told noise. Asked to describe its images at a rate of 1.8 by
+# itself, this prior spends 3.93 bits per code for 32.5 dB on the whole split (`evaluate`); the sharp look of such codes is no
 # farther from reality than that of the nearest (notebook 5). What the encoder no longer says, the prior no longer has to
-# learn. The decoder that ships has been finished on such codes, too (`python -m vqlib train-decoder`): it had never seen
-# them.
+# learn. That is why it was done twice: a first GPT learnt the nearest codes and chose those of the guide; the guide learnt
+# these and chose those of both priors here (`data/pretrained/README.md`). The price stands at the left end of the same curve:
+# *nearest* codes, which it has not seen for two rounds, cost this prior more than they cost the guide.
 #
 # ## What we learned
 #
