@@ -275,12 +275,10 @@ Markdown(report.markdown(judged["judged"]) if judged else "Only the weights that
 # image in both? And how far off is JPEG at twice our bytes? (`python -m ablations codec`)
 
 # %%
-Markdown(results.table("codec"))
-
-# %%
 fig, ax = plt.subplots(figsize=(7, 4))
 results.draw_teachers(ax)
 plots.save(fig, ws, "05_teaching")
+Markdown(results.table("codec"))
 
 # %% [markdown]
 # ## How to sample
