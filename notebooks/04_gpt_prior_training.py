@@ -241,7 +241,7 @@ plots.save(fig, ws, "04_thrift")
 # itself, this prior spends 3.93 bits per code for 32.5 dB on the whole split (`evaluate`); the sharp look of such codes is no
 # farther from reality than that of the nearest (notebook 5). What the encoder no longer says, the prior no longer has to
 # learn. That is why it was done twice: a first GPT learnt the nearest codes and chose those of the guide; the guide learnt
-# these and chose those of both priors here (`data/pretrained/README.md`). The price stands at the left end of the same curve:
+# these and chose those of both priors here (`data/pretrained/README.md`). The price stands at the right end of the same curve:
 # *nearest* codes, which it has not seen for two rounds, cost this prior more than they cost the guide.
 #
 # ## What we learned
