@@ -11,20 +11,13 @@ from torch import Tensor
 
 from ablations.rows import CodecRow
 from vqdata.dataset import Dataset
-from vqeval import need, probe, rates
+from vqeval import probe, rates
 from vqeval.features import dataset_features, features
 from vqlib.metrics import psnr
 from vqlib.thrift import encoder
 from vqlib.train import held_out_nats
 
 DRAWS = 200  # of the held-out images, with replacement
-
-
-def macro_auc(p: np.ndarray, y: np.ndarray) -> float:                # (n, K), (n,)
-    """One class against the rest, mean over classes that some and not all images have."""
-    auc = need("sklearn.metrics").roc_auc_score
-    here = [k for k in range(p.shape[1]) if 0 < (y == k).sum() < len(y)]
-    return float(np.mean([auc(y == k, p[:, k]) for k in here]))
 
 
 @dataclass
@@ -88,10 +81,10 @@ class Teacher:
         after, before = (by.probabilities(self.held_out[0]) for by in (taught, self.real))
         dice = np.random.default_rng(0)
         draws = [np.arange(len(y)), *(dice.integers(len(y), size=len(y)) for _ in range(DRAWS))]
-        ratio, *others = (macro_auc(after[i], y[i]) / macro_auc(before[i], y[i]) for i in draws)
+        ratio, *others = (probe.macro_auc(after[i], y[i]) / probe.macro_auc(before[i], y[i]) for i in draws)
         decoded = [self.through(row, look, self.images) for look in looks]
         again = torch.cat([features(x) for x in decoded]), self.held_out[1].repeat(len(looks))
-        keeps = macro_auc(taught.probabilities(again[0]), again[1].numpy()) / macro_auc(before, y)
+        keeps = probe.macro_auc(taught.probabilities(again[0]), again[1].numpy()) / probe.macro_auc(before, y)
         return {"teaches": ratio, "low": float(np.quantile(others, 0.025)), "high": float(np.quantile(others, 0.975)),
                 "keeps": keeps, "recognised": probe.class_control(self.real, self.held_out, again)["ratio"],
                 "bytes": self.bytes(row), "psnr": float(np.mean([psnr(x, self.images).mean() for x in decoded]))}

@@ -11,6 +11,7 @@ from ablations import codecs, results
 from ablations.rows import CODEC, CodecRow
 from vqdata.dataset import Dataset, Geometry
 from vqdata.layouts import read_synthetic
+from vqeval import probe
 from vqlib.train import held_out_nats
 
 
@@ -59,7 +60,7 @@ def test_images_that_lost_nothing_teach_all_and_are_recognised(lossless):
 def test_a_grey_picture_teaches_nothing(teacher, monkeypatch):
     grey = type("Grey", (), {"decode": lambda self, codes: torch.full((len(codes), 3, 16, 16), 0.5)})()
     monkeypatch.setattr(teacher, "sharp", grey)
-    before = codecs.macro_auc(teacher.real.probabilities(teacher.held_out[0]), teacher.held_out[1].numpy())
+    before = probe.macro_auc(teacher.real.probabilities(teacher.held_out[0]), teacher.held_out[1].numpy())
     assert teacher.figures(CodecRow("", "", "f8", look="sharp"))["teaches"] == pytest.approx(0.5 / before)
 
 

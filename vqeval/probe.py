@@ -13,6 +13,12 @@ from vqeval import need
 WEIGHT = 1.5
 
 
+def macro_auc(p: np.ndarray, y: np.ndarray) -> float | None:         # (n, K), (n,)
+    """One class against the rest, mean over the classes that some and not all images have; None if there is none."""
+    here = [k for k in range(p.shape[1]) if 0 < (y == k).sum() < len(y)]
+    return float(np.mean([need("sklearn.metrics").roc_auc_score(y == k, p[:, k]) for k in here])) if here else None
+
+
 class Probe:
     """Multinomial logistic regression on standardised features, classes weighted to count equally."""
 
@@ -38,8 +44,7 @@ class Probe:
         p, y = self.probabilities(x), y.numpy()
         here = [(k, y == k) for k in range(self.n_classes) if (y == k).any()]
         recall = {k: float((p[m].argmax(1) == k).mean()) for k, m in here}
-        auc = [need("sklearn.metrics").roc_auc_score(m, p[:, k]) for k, m in here if not m.all()]
-        return {"recall": [recall.get(k) for k in range(self.n_classes)], "auc": float(np.mean(auc)) if auc else None,
+        return {"recall": [recall.get(k) for k in range(self.n_classes)], "auc": macro_auc(p, y),
                 "balanced_accuracy": float(np.mean(list(recall.values())))}
 
 
