@@ -1,4 +1,4 @@
-"""python -m ablations {vqvae,prior,transform,length,codec,all}: run every row of a table, keep its figures as JSON."""
+"""python -m ablations {vqvae,prior,transform,limits,codec,all}: run every row of a table, keep its figures as JSON."""
 import argparse
 import hashlib
 import json
@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ablations import codecs, priors, quantizers, transforms
 from ablations.results import FOLDER, ROWS
-from ablations.rows import CodecRow, LengthRow, PriorRow, TransformRow, VQVAERow
+from ablations.rows import CodecRow, LimitRow, PriorRow, TransformRow, VQVAERow
 from vqdata.augment import Augment
 from vqdata.dataset import Dataset, Geometry, statistics
 from vqdata.layouts import HOME, open_source
@@ -157,12 +157,12 @@ class TransformBench:
 
 
 @dataclass
-class LengthBench:
-    """What all rows of the fourth table share: everything of the flagship's VQ-VAE but how long it trains."""
+class LimitBench:
+    """What all rows of the fourth table share: all settings of the flagship's VQ-VAE that a row does not change."""
 
     preset: Preset
     dataset: Dataset
-    table, seeded = "length", True
+    table, seeded = "limits", True
 
     @classmethod
     def open(cls, data):
@@ -173,9 +173,10 @@ class LengthBench:
     def sizes(self) -> dict:
         return {"data": self.dataset.title, "images": len(self.dataset), "batch": self.preset.vqvae_run.batch}
 
-    def figures(self, row: LengthRow, seed: int) -> dict:
-        stats, run = statistics(self.dataset), replace(self.preset.vqvae_run, steps=row.steps, seed=seed)
-        model = VQVAE(self.preset.vqvae, stats["mean"], stats["std"], seed)
+    def figures(self, row: LimitRow, seed: int) -> dict:
+        stats, run, cfg = statistics(self.dataset), replace(self.preset.vqvae_run, steps=row.steps, seed=seed), self.preset.vqvae
+        widths = {name: round(row.width * getattr(cfg, name)) for name in ("hidden", "residual_hidden")}
+        model = VQVAE(replace(cfg, n_codes=row.n_codes, **widths), stats["mean"], stats["std"], seed)
         for _ in train.train_vqvae(model, self.dataset, run, self.preset.augment):
             pass
         r = metrics.evaluate_vqvae(model, self.dataset, "validation")
@@ -209,7 +210,7 @@ class CodecBench:
         return self.teacher.figures(row)                              # nothing is drawn at random but the sharp look's noise
 
 
-BENCHES = VQVAEBench, PriorBench, TransformBench, LengthBench, CodecBench
+BENCHES = VQVAEBench, PriorBench, TransformBench, LimitBench, CodecBench
 
 
 def run(bench, row, seed: int, folder: Path) -> bool:

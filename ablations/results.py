@@ -7,14 +7,14 @@ import numpy as np
 from ablations import rows
 
 FOLDER = Path(__file__).parent / "results"
-ROWS = {"vqvae": rows.VQVAE, "prior": rows.PRIOR, "transform": rows.TRANSFORM, "length": rows.LENGTH,
+ROWS = {"vqvae": rows.VQVAE, "prior": rows.PRIOR, "transform": rows.TRANSFORM, "limits": rows.LIMITS,
         "codec": rows.CODEC}
 FIGURES = {"vqvae": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "codes_used": ("codes used", 0),
                      "perplexity": ("perplexity", 0)},
            "prior": {"nats": ("nats/code", 3), "bits": ("bits/code", 3), "train_nats": ("in training", 3),
                      "structure": ("structure, x real", 1)},
            "transform": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "axes": ("axes coded", 0), "uncoded": ("uncoded, dB", 2)},
-           "length": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "perplexity": ("perplexity", 0)},
+           "limits": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "perplexity": ("perplexity", 0)},
            "codec": {"teaches": ("AUC taught, of real", 3), "low": ("from", 3), "high": ("to", 3), "keeps": ("AUC kept", 3),
                      "recognised": ("recognised, of real", 2), "bytes": ("bytes", 0), "psnr": ("PSNR, dB", 1)}}
 

@@ -49,12 +49,14 @@ class TransformRow:
 
 
 @dataclass(frozen=True)
-class LengthRow:
-    """One run of the flagship's VQ-VAE, its learning rate falling to the end."""
+class LimitRow:
+    """One run of the flagship's VQ-VAE, its learning rate falling to the end: more minutes, bits or channels."""
 
     key: str
     label: str
     steps: int
+    n_codes: int = 512
+    width: float = 1.0              # times the channels of the nets
     against: str | None = None
 
 
@@ -119,9 +121,15 @@ for side, keep in ((16, 16), (32, 16), (64, 26), (128, 40)):
     label = f"blocks of {side} px: {side**2 // 64} cells together"
     TRANSFORM.append(TransformRow(str(side), label, side, keep, TRANSFORM[-1].key))
 
-LENGTH = [LengthRow("625", "625 updates", 625)]
-for steps in (1250, 2500, 5000):
-    LENGTH.append(LengthRow(str(steps), f"{steps:,} updates", steps, LENGTH[-1].key))
+LIMITS = path(
+    LimitRow("625", "625 updates", 625),
+    *((str(steps), f"{steps:,} updates", {"steps": steps}) for steps in (1250, 2500, 5000)))
+LIMITS += swaps(
+    LIMITS[0],
+    ("narrow", "625 updates, nets half as wide", {"width": 0.5}),
+    ("wide", "625 updates, nets twice as wide", {"width": 2.0}),
+    ("few", "625 updates, 128 codes: 7 bits", {"n_codes": 128}),
+    ("many", "625 updates, 2,048 codes: 11 bits", {"n_codes": 2048}))
 
 LOOKS = [(look, {"look": look}) for look in ("sharp", "both")]
 CODEC = [CodecRow("f8", "256 codes, the nearest", "f8")]

@@ -13,7 +13,7 @@ from ablations import __main__ as ablations
 from ablations import results
 from ablations.priors import AblatedGPT, build, drawn_around
 from ablations.quantizers import RotationQuantizer, ScalarQuantizer, UnitQuantizer, rotated
-from ablations.rows import PRIOR, VQVAE, LengthRow
+from ablations.rows import PRIOR, VQVAE, LimitRow
 from vqlib.gpt import GPT, GPTConfig, sparse_to_dense
 from vqlib.presets import PRESETS
 from vqlib.quantizer import Quantizer
@@ -258,7 +258,7 @@ def test_what_is_committed_is_small_and_has_no_path():
 
 def test_a_longer_run_of_the_same_vqvae_reconstructs_better(dataset):
     preset = replace(PRESETS["smoke"], vqvae=TINY, vqvae_run=Run(steps=1, batch=8, lrs=(3e-3,)))
-    bench = ablations.LengthBench(preset, dataset)
-    short, long = (bench.figures(LengthRow("", "", steps), seed=0) for steps in (10, 120))
+    bench = ablations.LimitBench(preset, dataset)
+    short, long = (bench.figures(LimitRow("", "", steps), seed=0) for steps in (10, 120))
     assert short["psnr"] + 1 < long["psnr"]
     assert short["ssim"] < long["ssim"]
