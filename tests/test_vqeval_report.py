@@ -15,7 +15,8 @@ COPY = {"share": 0.004, "floor": 0.01}
 JUDGED = {
     "data": "lesions", "split": "validation", "images": 9, "seed": 0, "sampling": {"temperature": 0.9},
     "floors": {"train": {**KID, "kid_x1000": 1.0}}, "reconstructions": {"sharp": KID, "webp": {**KID, "payload": 280.0}},
-    "samples": {"distances": {"sharp": KID}, "structure": SHAPE, "memorised": {"pixels": COPY, "features": COPY}},
+    "samples": {"distances": {"sharp": KID}, "structure": SHAPE, "memorised": {"pixels": COPY, "features": COPY},
+                "whole": {"samples": [0.75, 0.5], "held_out": 0.8}},
     "probe": {"classes": ["mel", "nv"], "looks": {"sharp": {
         "class_control": {"ratio": 0.7, "recall": [0.5, 0.9]}, "reconstructions": 0.8,
         "cas": {"ratio_generated": 0.93, "ratio_reconstructions": 0.95, "auc": {"real": 0.9, "generated": 0.84, "both": 0.91}}}}},
@@ -34,6 +35,7 @@ def test_each_figure_stands_beside_its_measure():
     assert table["KID-Lite0 x 1000, reconstructions, webp"] == ("90 (80 to 101)", "34.1 dB, 280 bytes without headers")
     assert table["structure, area"] == (
         "2.0 x", "0.0200 (0.0150 to 0.0250) against 0.0100 (0.0050 to 0.0200) of as many real ones")
+    assert table["a whole lesion on skin"] == ("75.0%, 50.0%", "held-out images 80.0%")
     assert table["requested class recognised / recall on real, sharp"] == ("0.70", "reconstructions 0.80; mel 0.50, nv 0.90")
     assert table["classification accuracy score, AUC ratio, sharp"] == (
         "0.930", "reconstructions 0.950; AUC of real ones 0.900, generated 0.840, both 0.910")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqeval.structure import S, compare, contrast, describe, segment, wasserstein
+from vqeval.structure import S, compare, contrast, describe, segment, wasserstein, whole
 
 
 def disc(radius=0.2, row=0.0, column=0.0, side=128, skin=(0.8, 0.6, 0.55), lesion=(0.35, 0.2, 0.15)):
@@ -47,6 +47,13 @@ def test_a_ring_is_filled():
 def test_only_a_lesion_at_the_edge_touches_it():
     assert describe(disc(0.2))["border"][0] == 0
     assert 0.05 < describe(disc(0.25, column=0.4))["border"][0] < 0.4
+
+
+def test_a_lesion_is_whole_if_it_lies_in_the_middle_with_skin_around():
+    assert whole(describe(torch.cat([disc(0.1), disc(0.2), disc(0.3, 0.1)]))) == 1
+    off, cut, bare = disc(0.1, 0.3), disc(0.35, column=0.24), disc(0.0)
+    assert whole(describe(torch.cat([off, cut, bare]))) == 0
+    assert whole(describe(torch.cat([disc(), bare]))) == 0.5
 
 
 def test_darkness_falls_from_the_centre_of_a_disc():

@@ -150,9 +150,10 @@ def samples(bench: Bench) -> dict:
     sets = [bench.generate(bench.labels, bench.seed + 10 * i) for i in range(SETS)]
     shown = [bench.decode(codes, bench.sharp) for codes in sets]
     seen = {name: shown[0] if by is bench.sharp else bench.decode(sets[0], by) for name, by in bench.decoders.items()}
-    shapes = structure.compare([*map(structure.describe, shown)], structure.describe(bench.images), bench.shapes)
-    return {"distances": {name: bench.distances(x) for name, x in seen.items()}, "structure": shapes,
-            "memorised": copies(bench, torch.cat(shown))}
+    made, real = [*map(structure.describe, shown)], structure.describe(bench.images)
+    return {"distances": {name: bench.distances(x) for name, x in seen.items()},
+            "structure": structure.compare(made, real, bench.shapes), "memorised": copies(bench, torch.cat(shown)),
+            "whole": {"samples": [*map(structure.whole, made)], "held_out": structure.whole(real)}}
 
 
 def copies(bench: Bench, images: Tensor) -> dict:
@@ -235,12 +236,12 @@ def judge(vqvae, prior, dataset, split, *, per_class=1024, rate_images=128, clas
 
 
 def sweep(vqvae, prior, dataset, split, settings=SWEEP, **options) -> dict:
-    """KID times 1,000 with interval, and structure, for each of the settings of GPT.generate; `options` see Bench. The same
-    seeds and classes for all; a setting names what differs from `SAMPLING`."""
+    """KID times 1,000 and structure for each of the settings of GPT.generate, as differences to `SAMPLING`; `options` see Bench.
+    Same seeds and classes for all. Structure is compared with all training images, if any: fewer leave more to luck."""
     if prior is None:
         raise ValueError("a sweep over sampling settings needs a prior: --prior FILE")
     bench, rows = Bench(vqvae, prior, dataset, split, **options), []
-    real = structure.describe(bench.images)
+    real = bench.shapes or structure.describe(bench.images)
     for setting in settings:
         images = bench.decode(bench.generate(bench.labels, bench.seed, **setting), bench.sharp)
         seen = bench.see(images)

@@ -27,7 +27,13 @@ def shapes(r: dict) -> list[tuple[str, str, str]]:
         return []
     text = "{:.4f} ({:.4f} to {:.4f}) against {:.4f} ({:.4f} to {:.4f}) of as many real ones"
     return [(f"structure, {k}", f"{s['ratio'][k]:.1f} x", text.format(
-        s["distance"][k], *s["distance_spread"][k], s["floor"][k], *s["spread"][k])) for k in s["ratio"]]
+        s["distance"][k], *s["distance_spread"][k], s["floor"][k], *s["spread"][k])) for k in s["ratio"]] + whole(r["samples"])
+
+
+def whole(samples: dict) -> list[tuple[str, str, str]]:
+    share = samples.get("whole")
+    return [("a whole lesion on skin", ", ".join(f"{v:.1%}" for v in share["samples"]),
+             f"held-out images {share['held_out']:.1%}")] if share else []
 
 
 def lessons(r: dict) -> list[tuple[str, str, str]]:
