@@ -77,11 +77,12 @@ def test_control_averages_over_classes_that_both_have():
 
 def test_real_images_teach_as_much_as_themselves():
     train = blobs(60)
-    score = classification_accuracy_score(train, train, blobs(60, seed=1), 3)
+    score = classification_accuracy_score(Probe(*train, 3), train, train, blobs(60, seed=1))
     assert score["ratio_generated"] == 1
     assert score["ratio_both"] == pytest.approx(1, abs=0.02)
 
 
 def test_noise_teaches_nothing():
-    score = classification_accuracy_score(blobs(60), blobs(60, seed=2, gap=0), blobs(100, seed=1), 3)
+    train = blobs(60)
+    score = classification_accuracy_score(Probe(*train, 3), train, blobs(60, seed=2, gap=0), blobs(100, seed=1))
     assert score["ratio_generated"] < 0.8

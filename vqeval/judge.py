@@ -189,7 +189,7 @@ def teaching(bench: Bench, per_class: int, guidance: float | None = None) -> dic
         looks["both looks"] = [torch.cat(parts) for parts in zip(*looks.values())]
     for name, seen in looks.items():
         made, retold, again = ((x, y.repeat(len(x) // len(y))) for x, (_, y) in zip(seen, coded))
-        cas = probe.classification_accuracy_score(bench.taught, made, held_out, len(bench.names))
+        cas = probe.classification_accuracy_score(linear, bench.taught, made, held_out)
         real, ceiling = cas["auc"]["real"], probe.Probe(*retold, len(bench.names)).scores(*held_out)["auc"]
         control, kept = (probe.class_control(linear, held_out, part) for part in (made, again))
         out.setdefault("looks", {})[name] = {"class_control": control, "reconstructions": kept["ratio"],

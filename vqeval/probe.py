@@ -59,13 +59,14 @@ def class_control(probe: Probe, held_out: tuple, generated: tuple) -> dict:  # (
     return {"recall": made, "recall_held_out": real, "ratio": float(mean[0] / mean[1]) if mean[1] else None}
 
 
-def classification_accuracy_score(train: tuple, generated: tuple, held_out: tuple, n_classes: int) -> dict:
+def classification_accuracy_score(probe: Probe, train: tuple, generated: tuple, held_out: tuple) -> dict:
     """Macro AUC on held-out images of probes that learnt from real, generated and all images (Ravuri & Vinyals 2019).
 
-    Ratios are to the real one: 1 says that generated images teach as much; theirs is of top-1 accuracy on ImageNet.
+    `probe` is the one that learnt from `train`. Ratios are to its AUC: 1 says that generated images teach as much; theirs is of
+    top-1 accuracy on ImageNet.
     """
     pooled = tuple(torch.cat(pair) for pair in zip(train, generated))
-    auc = {name: Probe(*part, n_classes).scores(*held_out)["auc"]
-           for name, part in {"real": train, "generated": generated, "both": pooled}.items()}
+    others = {name: Probe(*part, probe.n_classes) for name, part in (("generated", generated), ("both", pooled))}
+    auc = {name: by.scores(*held_out)["auc"] for name, by in {"real": probe, **others}.items()}
     ratio = {f"ratio_{k}": auc[k] / auc["real"] if auc["real"] else None for k in ("generated", "both")}
     return {"images": {"real": len(train[1]), "generated": len(generated[1])}, "auc": auc, **ratio}
