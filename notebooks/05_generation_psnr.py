@@ -27,7 +27,7 @@ import torch
 from IPython.display import Markdown
 
 from ablations import results
-from vqeval import memorisation, report
+from vqeval import memorisation, report, structure
 from vqeval.judge import Bench
 from vqlib import metrics
 from vqlib.files import load_model
@@ -40,7 +40,7 @@ PRESET = None  # None: $VQLIB_PRESET, else "quick"
 DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
 SPLIT = "validation"
 SEED = 0
-SETTINGS = {"temperature": 0.98, "layout_p": 0.95}  # chosen on validation images
+SETTINGS = {"temperature": 0.98, "layout_p": 0.95}  # of all figures of the judge, see "How to sample"
 GUIDANCE = 2.0                                     # for a diagnosis on demand
 
 # %%
@@ -138,15 +138,20 @@ plots.save(fig, ws, "05_two_priors")
 # The whole grid once more, with settings chosen on validation images, and looked at sharply. The first 16 codes, far
 # apart, settle where a lesion lies, and nothing mends a rare one there: they are drawn from the likeliest codes that hold
 # 95 % of the probability (`layout_p`), all others from all codes. Layout, colour and diagnosis are in the codes; skin
-# lines and grain are not, they are drawn on top. Count: how many would you call a lesion on skin?
+# lines and grain are not, they are drawn on top. Below, as many photographs that no model has seen. Count in both: how many
+# would you call a lesion with a border, on skin? The segmenter of `vqeval.structure` counts, too, and is harder to please.
 
 # %%
 shown = gpt.generate(drawn, **SETTINGS, seed=SEED)
 finished = look.decode(shown.view(n, side, side))
 settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
-fig, ax = plt.subplots(figsize=(9, 4.6 * n / 32 + 0.3))
-plots.show_images(ax, finished, title=f"whole grid, sharp, {settings}, seed {SEED}: {n} samples, none picked")
-plots.save(fig, ws, "05_samples")
+photographs = dataset[np.random.default_rng(SEED).permutation(dataset.splits[SPLIT])[:n]]
+for name, images, title in (("05_samples", finished, f"whole grid, sharp, {settings}, seed {SEED}: {n} samples, none picked"),
+                            ("05_photographs", photographs, f"{n} photographs of the {SPLIT} split, none picked")):
+    print(f"{name}: the segmenter finds a whole lesion in {structure.whole(structure.describe(images)):.0%}")
+    fig, ax = plt.subplots(figsize=(9, 4.6 * n / 32 + 0.3))
+    plots.show_images(ax, images, title=title)
+    plots.save(fig, ws, name)
 
 # %% [markdown]
 # ## A diagnosis on demand
