@@ -341,8 +341,9 @@ widgets.sample_explorer(look, gpt, card["classes"])
 #
 # - The window paints skin with blots at the edges, the report's "textures without lesions", though its nats are only a tenth
 #   more; the whole grid draws one lesion on skin in about 28 of 32 unpicked samples. The difference is knowing where one is.
-# - So do photographs: 28 of 32 by the same eye, the rest is faint, scaly, or fills the frame. The segmenter finds a whole lesion in 75 %
-#   of these 32 samples and 81 % of these photographs; over 1,024 samples and all validation images it is 82 % of both.
+# - So do photographs: 28 of 32 by the same eye, the rest is faint, scaly, or fills the frame. The segmenter finds a whole
+#   lesion in 75 % of these 32 samples and 81 % of these photographs; over 1,024 samples and all validation images it is 82 %
+#   of both.
 # - The prior is nearly as good as its decoder: sharp samples are as far from reality (KID 82) as sharp reconstructions of real
 #   lesions (74). Faithful reconstructions are at 114, JPEG at a little more than their bytes at 106.
 # - The sharp look does so by inventing. Sharp pictures have 2.5 dB less than faithful ones, and the mean of eight draws is
