@@ -28,7 +28,7 @@ class Axes(NamedTuple):
 def measure(vqvae, images: Tensor, n_axes: int = 6) -> Axes:         # (n, 3, H, W) in [0, 1]
     """Cells at the edge are left out of `known`: they have no four neighbours."""
     z = torch.cat([vqvae.encoder(vqvae.normalise(part)) for part in images.split(64)])                  # (n, D, h, w)
-    e = vqvae.quantizer.lookup(torch.cat([vqvae.encode(part) for part in images.split(64)]))
+    e = vqvae.quantizer.eval()(z).e
     mean = z.mean((0, 2, 3), keepdim=True)
     axes = torch.linalg.eigh(torch.einsum("ndhw,nchw->dc", z - mean, z - mean)).eigenvectors.flip(1)[:, :n_axes]  # (D, A)
     y, error = (torch.einsum("ndhw,da->anhw", x, axes) for x in (z - mean, z - e))

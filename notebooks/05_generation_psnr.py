@@ -305,8 +305,8 @@ Markdown(report.sweep(swept["sweep"]) if swept else "Only the weights that ship 
 # **What we saw.** At the temperature of training, once the layout is held (1.8 to 2.0 in the mean with `layout_p` 0.95 to 0.97);
 # below it samples are too symmetric (2.6 at 0.98, 3.2 at 0.95). The figures of the judge above are at 0.98:
 # that was chosen before, against 921 validation images only, which are themselves up to 1.9 times as far from the
-# training images as 868 of those are. We report what was judged and do not judge again for each better idea: a test split that
-# is asked often enough is a validation split.
+# training images as 868 of those are (LOG.md). We report what was judged and do not judge again for each better idea: a test
+# split that is asked often enough is a validation split.
 
 # %% [markdown]
 # ## From the window to here, one fix at a time
@@ -343,7 +343,7 @@ widgets.sample_explorer(look, gpt, card["classes"])
 #   more; the whole grid draws one lesion on skin in about 28 of 32 unpicked samples. The difference is knowing where one is.
 # - So do photographs: 28 of 32 by the same eye, the rest is faint, scaly, or fills the frame. The segmenter finds a whole
 #   lesion in 75 % of these 32 samples and 81 % of these photographs; over 1,024 samples and all validation images it is 82 %
-#   of both.
+#   of both (a script that was not kept: LOG.md).
 # - The prior is nearly as good as its decoder: sharp samples are as far from reality (KID 82) as sharp reconstructions of real
 #   lesions (74). Faithful reconstructions are at 114, JPEG at a little more than their bytes at 106.
 # - The sharp look does so by inventing. Sharp pictures have 2.5 dB less than faithful ones, and the mean of eight draws is

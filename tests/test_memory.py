@@ -37,10 +37,9 @@ def test_an_update_lives_on_the_pages_of_the_one_before():
 
 @pytest.mark.skipif(not keep_pages(), reason="another C library")
 def test_samples_live_on_the_pages_of_those_before():
-    """Keys and values of 50 MB, which in one block would be 12,000 pages for each call: glibc keeps none above 32 MB.
-    How many are left depends on how threads take turns: some hundred on busy cores."""
-    assert faults(prepare="gpt, labels = GPT(GPTConfig(kv_heads=4)), torch.arange(32) % 7", rounds=3,
-                  run="gpt.generate(labels)") < 3000
+    """Keys and values of 50 MB, which in one block would be 12,000 pages for each call: glibc keeps none above 32 MB."""
+    assert faults(prepare="gpt, labels = GPT(GPTConfig(kv_heads=4)), torch.arange(32) % 7", rounds=6,
+                  run="gpt.generate(labels)") < 500
 
 
 def test_another_c_library_is_left_alone(monkeypatch):

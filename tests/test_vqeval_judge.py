@@ -126,7 +126,7 @@ def test_a_sweep_repeats_its_settings_and_moves_with_them(vqvae, gpt, dataset):
     table = sweep(vqvae, gpt, dataset, "validation", [{"temperature": 0.5}, {"top_k": 1}, {"temperature": 0.5}])["rows"]
     assert table[0] == table[2] != table[1]
     assert table[1]["setting"] == {"top_k": 1}
-    bench = Bench(vqvae, gpt, dataset, "validation")                  # photographs differ least from all photographs
+    bench = Bench(vqvae, gpt, dataset, "validation")                  # as many photographs, against all of them
     real = {k: v[: len(bench.images)] for k, v in bench.shapes.items()}
     assert table[0]["structure"]["floor"] == judging.structure.compare([real], bench.shapes, bench.shapes)["floor"]
 

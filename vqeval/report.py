@@ -27,11 +27,11 @@ def shapes(r: dict) -> list[tuple[str, str, str]]:
         return []
     text = "{:.4f} ({:.4f} to {:.4f}) against {:.4f} ({:.4f} to {:.4f}) of as many real ones"
     return [(f"structure, {k}", f"{s['ratio'][k]:.1f} x", text.format(
-        s["distance"][k], *s["distance_spread"][k], s["floor"][k], *s["spread"][k])) for k in s["ratio"]] + whole(r["samples"])
+        s["distance"][k], *s["distance_spread"][k], s["floor"][k], *s["spread"][k])) for k in s["ratio"]]
 
 
-def whole(samples: dict) -> list[tuple[str, str, str]]:
-    share = samples.get("whole")
+def whole(r: dict) -> list[tuple[str, str, str]]:
+    share = r["samples"].get("whole")
     return [("a whole lesion on skin", ", ".join(f"{v:.1%}" for v in share["samples"]),
              f"held-out images {share['held_out']:.1%}")] if share else []
 
@@ -68,7 +68,7 @@ def rates(r: dict) -> list[tuple[str, str, str]]:
 
 def rows(r: dict) -> list[tuple[str, str, str]]:
     """(measure, figure, beside it) of what `judge` returned; what was skipped there is left out here."""
-    return [row for part in (distances, shapes, lessons, rates) for row in part(r)]
+    return [row for part in (distances, shapes, whole, lessons, rates) for row in part(r)]
 
 
 def markdown(r: dict) -> str:

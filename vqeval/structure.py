@@ -77,7 +77,7 @@ def wasserstein(a: dict, b: dict) -> dict[str, float]:
 
 def whole(d: dict[str, np.ndarray]) -> float:
     """Share of images with a lesion on skin, by `describe`: over 1 % of the image, its centre in the middle half, under 5 % of
-    the border. It asks for more than eyes do: of HAM10000's training images 80 % pass."""
+    the border. It asks for more than eyes do: many photographs do not pass."""
     return float(np.mean((d["area"] > 0.01) & (d["offset"] < 0.25) & (d["border"] < 0.05)))
 
 
