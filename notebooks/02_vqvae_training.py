@@ -299,7 +299,8 @@ Markdown(results.table("limits"))
 # between lies a leap: at update 3,000 of the long run the distance to the codes jumps from 0.002 to 0.008 and the error
 # falls by a quarter, as if the third axis were found only then. After that minutes buy little: 1,500 updates more, at twice
 # the first learning rate and down again, ended at 34.21 instead of 34.18 dB
-# (a script that was not kept: LOG.md).
+# (a script that was not kept: LOG.md). Nor are bits or channels short in the first 625 updates: 7, 9 and 11 bits a code give
+# 28.6, 29.2 and 28.8 dB, nets half, once and twice as wide 26.6, 29.2 and 29.1. Half the channels would be too few.
 #
 # How many bits would 35 dB take? Between f = 8 (9 bits for 8 x 8 px, 34.2 dB) and f = 4 (36 bits, 37.3 dB) each doubling brings
 # 1.6 dB: thirteen bits.
