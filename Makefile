@@ -29,7 +29,7 @@ lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 ablations: .venv/installed  ## train every row of the ablation tables that has no result yet (VQLIB_DATA=folder)
-	OMP_NUM_THREADS=1 $(BIN)/python -m ablations all
+	OMP_NUM_THREADS=1 $(BIN)/python -m vqlib.studies all
 
 clean:      ## remove caches and runs; weights that ship, data and figures stay
 	rm -rf data/cache data/runs notebooks/executed

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 1. Look at the data before you model it
+# # 1. StochasticDecoder at the data before you model it
 #
 # Reads a data set: HAM10000, ISIC 2018, MedMNIST, class folders, or the built-in synthetic lesions.
 # Writes the decoded cache, `01.json` (channel statistics) and `figures/<preset>/01_*.png`.
@@ -26,10 +26,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from vqdata.augment import augment, centre_crop
-from vqdata.dataset import SPLITS, assert_disjoint, split_of, statistics
+from vqlib import notes, plots
+from vqlib.data.augment import augment, centre_crop
+from vqlib.data.dataset import SPLITS, assert_disjoint, split_of, statistics
 from vqlib.presets import open_workspace
-from vqview import notes, plots
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -139,8 +139,8 @@ plots.save(fig, ws, "01_samples")
 squares = dataset.squares(dataset.splits["train"][:8])
 draws = [centre_crop(squares, dataset.geometry.crop)]
 for k in range(4):
-    dice = torch.Generator().manual_seed(SEED + k)
-    draws.append(augment(squares, ws.preset.augment, dataset.geometry.crop, dice))
+    rng = torch.Generator().manual_seed(SEED + k)
+    draws.append(augment(squares, ws.preset.augment, dataset.geometry.crop, rng))
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 5))

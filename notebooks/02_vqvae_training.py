@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 2. Train the VQ-VAE, and see why the report's codebook collapsed
 #
-# Reads the data and `01.json` (notebook 1). Writes `vqvae.safetensors`, `counterpart.safetensors`, `sharp.safetensors`,
+# Reads the data and `01.json` (notebook 1). Writes `vqvae.safetensors`, `baseline.safetensors`, `sharp.safetensors`,
 # `02.json` and `figures/<preset>/02_*.png`. Two to three minutes under `quick` on two cores; a minute and a half with weights
 # that ship.
 #
@@ -27,16 +27,15 @@ import numpy as np
 import torch
 from IPython.display import Markdown
 
-from ablations import axes, results
-from vqlib import metrics
-from vqlib.files import save_model
-from vqlib.finishing import train_sharp, ways_to_code
+from vqlib import metrics, notes, plots, widgets
+from vqlib.checkpoint import save_model
+from vqlib.finishing import train_flow_decoder, ways_to_code
+from vqlib.flow_decoder import FlowDecoder
 from vqlib.presets import open_workspace
 from vqlib.quantizer import nearest
-from vqlib.sharp import Sharp
+from vqlib.studies import axes, results
 from vqlib.train import read_log, train_vqvae, watch
 from vqlib.vqvae import VQVAE
-from vqview import notes, plots, widgets
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -64,7 +63,7 @@ print(ws)
 
 # %%
 preset = ws.preset
-cfg, run = preset.vqvae, preset.vqvae_run
+cfg, run = preset.vqvae, preset.vqvae_training
 values = 3 * cfg.image_size**2
 bits = cfg.grid**2 * np.log2(cfg.n_codes)
 print(f"{cfg.image_size} px, {cfg.n_down} halvings: {cfg.grid} x {cfg.grid} = {cfg.grid**2} codes of {cfg.n_codes}")
@@ -100,33 +99,33 @@ for _step, _losses in watch(train_vqvae(model, dataset, run, preset.augment, var
 save_model(ws.folder / "vqvae.safetensors", model, **ws.card, run=run)
 
 # %% [markdown]
-# ## Run: the counterpart
+# ## Run: the baseline
 #
 # The same nets, data and batches with the other codebook settings: under `quick` and `flagship` the report's (codes start as
-# random numbers, nobody is revived, constant learning rate, error divided by the variance of raw pixels). Under `report`
+# random numbers, nobody is resets, constant learning rate, error divided by the variance of raw pixels). Under `report`
 # it is the other way round. Under `flagship` it stops after 1,500 updates: its codebook has long collapsed by then. One thing is
 # not copied: the report's counts start at zero, which blows unpicked codes up by orders of magnitude; here they start at one, so
 # an unpicked code stays where it is.
-# What do you expect of the counterpart's perplexity, the number of codes that are effectively in use?
+# What do you expect of the baseline's perplexity, the number of codes that are effectively in use?
 
 # %%
-other = preset.counterpart
+other = preset.baseline
 collapsed = VQVAE(other.vqvae, stats["mean"], stats["std"], run.seed).to(ws.device)
 variance = stats["variance"] if other.scale_by_pixels else 1.0
-loop = train_vqvae(collapsed, dataset, other.vqvae_run, other.augment, variance, ws.folder / "counterpart")
-for _step, _losses in watch(loop, other.vqvae_run.steps):
+loop = train_vqvae(collapsed, dataset, other.vqvae_training, other.augment, variance, ws.folder / "baseline")
+for _step, _losses in watch(loop, other.vqvae_training.steps):
     pass
-save_model(ws.folder / "counterpart.safetensors", collapsed, **ws.card, run=other.vqvae_run)
+save_model(ws.folder / "baseline.safetensors", collapsed, **ws.card, run=other.vqvae_training)
 
 # %% [markdown]
 # ## Read the curves
 #
 # Both errors in one unit, so that 1 is the mean image: the report's loss is multiplied back by the variance it was
-# divided by. Look for the moment at which the blue curves leave the red ones, and say what happened there.
+# divided by. StochasticDecoder for the moment at which the blue curves leave the red ones, and say what happened there.
 
 # %%
 NAMES = ("report's settings", "with init and revival") if preset.scale_by_pixels else ("ours", "report's settings")
-logs = {name: read_log(ws.folder / part) for name, part in zip(NAMES, ("vqvae", "counterpart"))}
+logs = {name: read_log(ws.folder / part) for name, part in zip(NAMES, ("vqvae", "baseline"))}
 for name, p in zip(NAMES, (preset, other)):
     for line in logs[name]:                     # the same unit for both: the mean image scores 1
         line["nmse"] = line["recon"] * (stats["variance"] if p.scale_by_pixels else 1.0)
@@ -140,8 +139,8 @@ axs[0].set(yscale="log", ylabel="reconstruction error (mean image = 1)")
 axs[1].set(ylabel="perplexity of a batch")
 axs[1].axhline(cfg.n_codes, color="0.6", lw=0.8)
 axs[0].legend()
-axs[0].set_xlim(0, 1.02 * other.vqvae_run.steps)                  # as far as both go
-axs[1].set_xlim(0, 1.02 * other.vqvae_run.steps)
+axs[0].set_xlim(0, 1.02 * other.vqvae_training.steps)                  # as far as both go
+axs[1].set_xlim(0, 1.02 * other.vqvae_training.steps)
 plots.save(fig, ws, "02_training")
 
 # %% [markdown]
@@ -172,7 +171,7 @@ for name, c in result[NAMES[0]]["classes"].items():
 # Why it happens: codes that start as random vectors have a length of $\sqrt{128} \approx 11$, far from the first encoder outputs.
 # The few that happen to lie nearest win every row, move towards them, and win the next batch as well; the others never get a
 # member and never move. The left curve shows the price, and the right one the cure: our perplexity, too, stays near 10 for about
-# 180 updates, until the counts of unpicked codes have decayed under 2 % of a fair share. Then they are revived by the hundred.
+# 180 updates, until the counts of unpicked codes have decayed under 2 % of a fair share. Then they are resets by the hundred.
 #
 # Note how little PSNR complains: a codebook of 21 colours still scores 28.7 dB. Blurred skin is most of an image, and a few
 # skin colours reconstruct it well. That is why the usage is a figure of its own here.
@@ -227,7 +226,7 @@ plots.save(fig, ws, "02_classes")
 #
 # Two runs that differ in five settings do not say which one mattered. The table does: each row of the path changes one thing
 # more, each row below `ours` swaps one thing for another idea. All rows have the same number of updates on 64 px images, some
-# under several seeds. `python -m ablations vqvae` makes it. Before you read it, order the fixes by what you expect of them.
+# under several seeds. `python -m vqlib.studies vqvae` makes it. Before you read it, order the fixes by what you expect of them.
 
 # %%
 Markdown(results.table("vqvae"))
@@ -240,7 +239,7 @@ plots.save(fig, ws, "02_ablations")
 # %% [markdown]
 # **What we saw.** Two fixes carry it: codes that start on data (+5 dB over a collapsed book) and revival (+1.3 dB, 139 to 509
 # codes). Two of "our" choices did not earn their place *at this length*: dividing by the right variance alone makes the
-# collapse worse (commitment then weighs twenty times more), and the cosine costs 0.7 dB, because codes revived after
+# collapse worse (commitment then weighs twenty times more), and the cosine costs 0.7 dB, because codes resets after
 # 180 updates find a rate that already falls. Of the alternatives, scalar quantization loses 0.6 dB, codes of length one and the
 # rotation trick differ from ours by less than seeds do, and a code width of 16 is as good as 128: the codebook lives in a few
 # dimensions (notebook 3).
@@ -252,7 +251,7 @@ plots.save(fig, ws, "02_ablations")
 # How much of its decibels does a net earn? Take the oldest codec there is: cut images into blocks, rotate each block to axes
 # that do not correlate (cosines, then principal axes), deal these axes out to the block's 8 px cells so that each has 9 bits to
 # tell, and let k-means find 512 codes for each hand. No gradient, 3,000 images, the 2,304 bits of `flagship` (`python -m
-# ablations transform`). Predict: how far from the net does it stay if every cell stands alone, as ours do? And if 16 cells are
+# vqlib.studies transform`). Predict: how far from the net does it stay if every cell stands alone, as ours do? And if 16 cells are
 # coded together?
 
 # %%
@@ -295,7 +294,7 @@ Markdown(results.table("limits"))
 # the decoder has to guess from the colours around. And those colours were no news: the four cells beside tell 72, 50
 # and 27 % of the three axes, which is worth 1.7 bits; the prior of notebook 4, which sees more, finds 2.7 of the nine.
 #
-# The table (`python -m ablations limits`) is the same run, shorter: 31.0 dB after 2,500 updates, while 10,000 have 34.2. In
+# The table (`python -m vqlib.studies limits`) is the same run, shorter: 31.0 dB after 2,500 updates, while 10,000 have 34.2. In
 # between lies a leap: at update 3,000 of the long run the distance to the codes jumps from 0.002 to 0.008 and the error
 # falls by a quarter, as if the third axis were found only then. After that minutes buy little: 1,500 updates more, at twice
 # the first learning rate and down again, ended at 34.21 instead of 34.18 dB
@@ -315,11 +314,11 @@ Markdown(results.table("limits"))
 # codes, the one that ships learnt on those of notebook 4, too. Notebook 5 shows what it invents.
 
 # %%
-sharp = Sharp(preset.sharp).to(ws.device)
-loop = train_sharp(sharp, model, dataset, *ways_to_code(model, dataset), preset.sharp_run, ws.folder / "sharp")
-for _step, _losses in watch(loop, preset.sharp_run.steps):
+sharp = FlowDecoder(preset.sharp).to(ws.device)
+loop = train_flow_decoder(sharp, model, dataset, *ways_to_code(model, dataset), preset.flow_decoder_training, ws.folder / "sharp")
+for _step, _losses in watch(loop, preset.flow_decoder_training.steps):
     pass
-save_model(ws.folder / "sharp.safetensors", sharp, **ws.card, run=preset.sharp_run)
+save_model(ws.folder / "sharp.safetensors", sharp, **ws.card, run=preset.flow_decoder_training)
 
 # %%
 fig, ax = plt.subplots(figsize=(6, 2.6))
@@ -328,7 +327,7 @@ ax.set_ylabel("velocity error, residual's variance = 1")
 plots.save(fig, ws, "02_sharp_training")
 
 # %% [markdown]
-# ## Look for yourself
+# ## StochasticDecoder for yourself
 #
 # First the static figure, then the same function behind a slider: choose a held-out image, and see the original, its
 # reconstruction, where it errs, and the code map that the prior of notebook 4 will learn to write.
@@ -343,7 +342,7 @@ widgets.reconstruction_explorer(model, dataset, SPLIT)
 # %% [markdown]
 # ## What we learned
 #
-# - The nets of the report were never the problem: with codes that start on data and are revived they use the whole codebook.
+# - The nets of the report were never the problem: with codes that start on data and are resets they use the whole codebook.
 # - Usage is a property of a split, quality a property of an image: report spread and worst cases.
 # - Notebook 3 asks what each code means; notebook 4 learns in which order they come.
 

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 3. What does a code mean?
 #
-# Reads `vqvae.safetensors` and `counterpart.safetensors` (notebook 2). Writes `03.json`, `03_umap.csv` (the
+# Reads `vqvae.safetensors` and `baseline.safetensors` (notebook 2). Writes `03.json`, `03_umap.csv` (the
 # coordinates) and `figures/<preset>/03_*.png`. Half a minute.
 #
 # You will see the codebook from four sides: what each code paints, which codes lie close together, how often each is
@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from umap import UMAP
 
-from vqlib.files import load_model
+from vqlib import notes, plots
+from vqlib.checkpoint import load_model
 from vqlib.metrics import psnr, reconstruct
 from vqlib.presets import open_workspace
 from vqlib.train import encode_dataset
-from vqview import notes, plots
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -43,7 +43,7 @@ ws = open_workspace(PRESET, DATA)
 dataset = ws.dataset
 print(ws)
 vqvae, _ = load_model(ws.folder / "vqvae.safetensors", "vqvae", made_by="notebook 02")
-other, _ = load_model(ws.folder / "counterpart.safetensors", "vqvae", made_by="notebook 02")
+other, _ = load_model(ws.folder / "baseline.safetensors", "vqvae", made_by="notebook 02")
 
 # %% [markdown]
 # ## Does the place of a code matter, or only which codes there are?
@@ -112,7 +112,7 @@ np.savetxt(ws.folder / "03_umap.csv", layout, "%.5f", ",", header="umap_1,umap_2
 # mean nothing: another seed moves them. Nothing in the picture says how *often* a region is used, which is why the
 # dots carry it. And an island need not be a discovery: in the report's UMAP the separate island was the set of codes
 # in use and the large blob were dead codes, which had never been moved by data and were near to each other only in that.
-# The next cell draws that case from measured numbers: the counterpart's codebook with its dead codes.
+# The next cell draws that case from measured numbers: the baseline's codebook with its dead codes.
 
 # %%
 dead_details = reconstruct(other, dataset, SPLIT)
@@ -174,7 +174,7 @@ plots.save(fig, ws, "03_classes")
 # often as everyone, melanoma (`mel`) the darkest codes 3.7 times; `nv` never exceeds 1.4, because two thirds of "everyone" are
 # naevi. Apart from those crimsons none of them owns a code: a diagnosis is in the arrangement, which is the prior's business.
 #
-# The counterpart's map shows how to misread a UMAP: the big cloud is made of 491 codes that no image ever picked, still where
+# The baseline's map shows how to misread a UMAP: the big cloud is made of 491 codes that no image ever picked, still where
 # the random start put them. The island is all that was learned.
 #
 # ## What we learned
@@ -185,6 +185,6 @@ plots.save(fig, ws, "03_classes")
 
 # %%
 used = int((counts > 0).sum())
-notes.keep(ws, "03", f"{used}/{K} codes alive, {int((dead_counts > 0).sum())}/{K} in the counterpart", codes_used=used,
+notes.keep(ws, "03", f"{used}/{K} codes alive, {int((dead_counts > 0).sum())}/{K} in the baseline", codes_used=used,
         explained_by_two_axes=float(explained), largest_lift={c: float(v[0]) for c, v in zip(dataset.classes, top.values)})
 print(notes.closing(ws, SEED))

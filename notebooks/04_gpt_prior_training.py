@@ -27,15 +27,14 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import torch
 
-from vqlib import metrics
-from vqlib.files import load_model, save_model
+from vqlib import metrics, notes, plots
+from vqlib.checkpoint import load_model, save_model
+from vqlib.entropy_constrained import EntropyConstrainedEncoder
 from vqlib.gpt import GPT
 from vqlib.metrics import likelihood, unigram_nats
 from vqlib.presets import open_workspace
-from vqlib.thrift import Thrifty
 from vqlib.train import encode_dataset, held_out_nats, read_log, train_prior, watch
-from vqlib.windowed import WindowedGPT
-from vqview import notes, plots
+from vqlib.windowed_gpt import WindowedGPT
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -94,7 +93,7 @@ for name, value in lines.items():
 gpt = GPT(replace(preset.gpt, n_classes=len(dataset.classes))).to(ws.device)
 windowed = WindowedGPT(preset.windowed).to(ws.device)
 side = vqvae.cfg.grid
-when = gpt.order.argsort().view(side, side).cpu()                 # each cell's turn
+when = gpt.generation_order.argsort().view(side, side).cpu()                 # each cell's turn
 fig, axs = plt.subplots(1, 4, figsize=(9, 2.4))
 for ax, n in zip(axs, (T // 64, T // 16, T // 4, T)):
     ax.imshow(torch.where(when < n, when.double(), torch.nan), vmin=0, vmax=T, cmap="viridis")
@@ -111,7 +110,7 @@ codes, labels = held_out[0][:8, 0].long().to(ws.device), held_out[1][:8].to(ws.d
 print(f"untrained: {gpt.nats(codes, labels).mean():.3f} nats/code, ln K = {lines['ln K']:.3f}")
 turn, seen = T // 2, []
 hook = gpt.last.register_forward_hook(lambda *a: a[2].retain_grad() or seen.append(a[2]))
-gpt.nats(codes, labels)[:, gpt.order[turn]].sum().backward()
+gpt.nats(codes, labels)[:, gpt.generation_order[turn]].sum().backward()
 hook.remove()
 reach = seen[0].grad.abs().sum((0, 2)).nonzero()[:, 0]
 print(f"the code of turn {turn} looks at those of turns {reach.min()}..{reach.max()}")
@@ -122,19 +121,19 @@ print(f"the code of turn {turn} looks at those of turns {reach.min()}..{reach.ma
 # %%
 if encoder is not vqvae:
     gpt.load_state_dict(encoder.prior.state_dict())               # go on where the guide stopped
-loop = train_prior(gpt, train, held_out, preset.gpt_run, ws.folder / "gpt", dataset.fingerprint)
-for _step, _losses in watch(loop, preset.gpt_run.steps):
+loop = train_prior(gpt, train, held_out, preset.gpt_training, ws.folder / "gpt", dataset.fingerprint)
+for _step, _losses in watch(loop, preset.gpt_training.steps):
     pass
-save_model(ws.folder / "gpt.safetensors", gpt, **ws.card, run=preset.gpt_run)
+save_model(ws.folder / "gpt.safetensors", gpt, **ws.card, run=preset.gpt_training)
 
 # %% [markdown]
 # ## Run: the report's window
 
 # %%
-loop = train_prior(windowed, train, held_out, preset.windowed_run, ws.folder / "windowed", dataset.fingerprint)
-for _step, _losses in watch(loop, preset.windowed_run.steps):
+loop = train_prior(windowed, train, held_out, preset.windowed_training, ws.folder / "windowed", dataset.fingerprint)
+for _step, _losses in watch(loop, preset.windowed_training.steps):
     pass
-save_model(ws.folder / "windowed.safetensors", windowed, **ws.card, run=preset.windowed_run)
+save_model(ws.folder / "windowed.safetensors", windowed, **ws.card, run=preset.windowed_training)
 
 # %% [markdown]
 # ## Training metrics
@@ -182,7 +181,7 @@ print(f"knowing the diagnosis saves {gain:.1f} bits of an image's {result['whole
 # %% [markdown]
 # ## Where is an image hard to predict?
 #
-# The mean cost of each cell of the grid over the held-out images. Look for the lattice in the left map, and for the
+# The mean cost of each cell of the grid over the held-out images. StochasticDecoder for the lattice in the left map, and for the
 # edges of the page in the right one.
 
 # %%
@@ -199,7 +198,7 @@ plots.save(fig, ws, "04_cells")
 # ## What is a nat worth?
 #
 # The encoder takes the nearest code, whatever it costs. But if two codes lie nearly as close, why not the one that the prior
-# expects? *Thrifty* codes minimise the squared distance plus a rate times the nats, cell after cell. Rate 0 is the nearest
+# expects? *EntropyConstrainedEncoder* codes minimise the squared distance plus a rate times the nats, cell after cell. Rate 0 is the nearest
 # code. Predict: how many bits can be saved before the picture suffers?
 
 # %%
@@ -209,7 +208,7 @@ z = vqvae.encoder(vqvae.normalise(x)).detach()
 unit = (z - vqvae.quantizer.lookup(vqvae.encode(x))).square().sum(1).mean().item()
 curve = []
 for share in (0, 0.1, 0.2, 0.5, 1, 2):
-    codes = Thrifty(vqvae, gpt, share * unit).encode(x)
+    codes = EntropyConstrainedEncoder(vqvae, gpt, share * unit).encode(x)
     bits = held_out_nats(gpt, codes.flatten(1), y).mean().item() / math.log(2)
     curve.append((bits, metrics.psnr(vqvae.decode(codes).cpu(), x.cpu()).mean().item()))
     print(f"rate {share * unit:5.2f} ({share} of the mean squared distance): {bits:.2f} bits/code, {curve[-1][1]:.2f} dB")
@@ -255,4 +254,4 @@ plots.save(fig, ws, "04_thrift")
 best = min((line for line in logs["whole grid"] if "held_out" in line), key=lambda line: line["held_out"])
 notes.keep(ws, "04", f"{result['whole grid']['nats_per_code']:.2f} nats/code (window {result['window']['nats_per_code']:.2f})",
         lines=lines, **result, bits_saved_by_class=float(gain), best=best)
-print(notes.closing(ws, preset.gpt_run.seed))
+print(notes.closing(ws, preset.gpt_training.seed))

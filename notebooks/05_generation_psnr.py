@@ -26,21 +26,20 @@ import numpy as np
 import torch
 from IPython.display import Markdown
 
-from ablations import results
-from vqeval import memorisation, report, structure
-from vqeval.judge import Bench
-from vqlib import metrics
-from vqlib.files import load_model
+from vqlib import metrics, notes, plots, widgets
+from vqlib.checkpoint import load_model
+from vqlib.evaluation import layout_stats, memorisation, tables
+from vqlib.evaluation.suite import Bench
+from vqlib.flow_decoder import StochasticDecoder
 from vqlib.presets import open_workspace
-from vqlib.sharp import Look
-from vqview import notes, plots, widgets
+from vqlib.studies import results
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
 DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
 SPLIT = "validation"
 SEED = 0
-SETTINGS = {"temperature": 1.0, "layout_p": 0.95}   # of all figures of the judge, see "How to sample"
+SETTINGS = {"temperature": 1.0, "first_top_p": 0.95}   # of all figures of the judge, see "How to sample"
 GUIDANCE = 2.0                                     # for a diagnosis on demand
 
 # %%
@@ -51,7 +50,7 @@ vqvae, _ = load_model(ws.folder / "vqvae.safetensors", "vqvae", made_by="noteboo
 gpt, card = load_model(ws.folder / "gpt.safetensors", "gpt", made_by="notebook 04")
 windowed, _ = load_model(ws.folder / "windowed.safetensors", "windowed", made_by="notebook 04")
 sharp, _ = load_model(ws.folder / "sharp.safetensors", "sharp", made_by="notebook 02")
-look = Look(vqvae, sharp)
+look = StochasticDecoder(vqvae, sharp)
 side, K, ANY = vqvae.cfg.grid, vqvae.cfg.n_codes, len(card["classes"])
 
 # %% [markdown]
@@ -61,10 +60,10 @@ side, K, ANY = vqvae.cfg.grid, vqvae.cfg.n_codes, len(card["classes"])
 # the decoder is good and knows nothing of lesions?
 
 # %%
-dice = torch.Generator().manual_seed(SEED)
-noise = torch.randint(K, (8, side, side), generator=dice)
+rng = torch.Generator().manual_seed(SEED)
+noise = torch.randint(K, (8, side, side), generator=rng)
 used = torch.cat([vqvae.encode(dataset[chunk]).flatten() for chunk in np.array_split(dataset.splits[SPLIT], 8)])
-frequent = used[torch.randint(len(used), (8, side, side), generator=dice)]
+frequent = used[torch.randint(len(used), (8, side, side), generator=rng)]
 fig, ax = plt.subplots(figsize=(8, 2.3))
 textures = vqvae.decode(torch.cat([noise, frequent]))
 plots.show_images(ax, textures, title="random codes: all equally likely; as often as in real images")
@@ -81,7 +80,7 @@ plots.save(fig, ws, "05_random_codes")
 # %%
 x = dataset[np.random.default_rng(SEED).choice(dataset.splits[SPLIT], 8, replace=False)]
 codes = vqvae.encode(x)
-draws = torch.stack([Look(vqvae, sharp, seed).decode(codes) for seed in range(8)])
+draws = torch.stack([StochasticDecoder(vqvae, sharp, seed).decode(codes) for seed in range(8)])
 pictures = {"faithful": vqvae.decode(codes), "sharp": draws[0], "mean of 8 sharp draws": draws.mean(0)}
 for name, x_hat in pictures.items():
     print(f"{name:22s} {metrics.psnr(x_hat, x).mean():.2f} dB")
@@ -104,7 +103,7 @@ plots.save(fig, ws, "05_sharp")
 labels = torch.full((4,), ANY)
 once, again = (gpt.generate(labels, seed=SEED) for _ in range(2))
 greedy = gpt.generate(labels, top_k=1)
-drawn_in_order = greedy[:, gpt.order]
+drawn_in_order = greedy[:, gpt.generation_order]
 full = gpt(drawn_in_order[:, :-1], labels).argmax(-1)
 other = gpt.generate(labels, seed=SEED + 1)
 print(f"same seed, same codes: {torch.equal(once, again)}; another seed: {torch.equal(once, other)}")
@@ -123,7 +122,7 @@ def progress(t, total):
         print(f"  {t}/{total} codes", flush=True)
 
 train_labels = dataset.labels[dataset.splits["train"]]
-drawn = train_labels[torch.randint(len(train_labels), (n,), generator=dice)]
+drawn = train_labels[torch.randint(len(train_labels), (n,), generator=rng)]
 codes = {"window": windowed.generate(n, seed=SEED, progress=progress),
          "whole grid": gpt.generate(drawn, seed=SEED, progress=progress)}
 samples = {name: vqvae.decode(c.view(n, side, side)) for name, c in codes.items()}
@@ -137,16 +136,16 @@ plots.save(fig, ws, "05_two_priors")
 # %% [markdown]
 # The whole grid once more, with settings chosen on validation images, and looked at sharply. The first 16 codes, far
 # apart, settle where a lesion lies, and nothing mends a rare one there: they are drawn from the likeliest codes that hold
-# 95 % of the probability (`layout_p`), all others from all codes. Layout, colour and diagnosis are in the codes; skin
+# 95 % of the probability (`first_top_p`), all others from all codes. Layout, colour and diagnosis are in the codes; skin
 # lines and grain are not, they are drawn on top. Below, as many photographs that no model has seen. Count in both: how many
-# would you call a lesion with a border, on skin? The segmenter of `vqeval.structure` counts, too, and is harder to please.
+# would you call a lesion with a border, on skin? The segmenter of `vqlib.evaluation.layout_stats` counts, too, and is harder to please.
 
 # %%
 shown = gpt.generate(drawn, **SETTINGS, seed=SEED)
 finished = look.decode(shown.view(n, side, side))
 settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
 photographs = dataset[np.random.default_rng(SEED).permutation(dataset.splits[SPLIT])[:n]]
-shares = [structure.whole(structure.describe(images)) for images in (finished, photographs)]
+shares = [layout_stats.whole(layout_stats.describe(images)) for images in (finished, photographs)]
 print("whole lesions, by the segmenter: {:.0%} of the samples, {:.0%} of the photographs".format(*shares))
 size = (9, 4.6 * n / 32 + 0.3)
 fig, ax = plt.subplots(figsize=size)
@@ -233,7 +232,7 @@ bank = memorisation.thumbnail_bank(dataset, dataset.splits["train"])
 views = memorisation.pixel_views(finished)
 real = memorisation.pixel_views(dataset[dataset.splits[SPLIT]])
 _, rows = memorisation.nearest(views, bank)
-near = memorisation.memorised(views, real, bank)
+near = memorisation.memorisation(views, real, bank)
 print(f"distance to train: samples {near['median']:.3f}, held-out {near['median_held_out']:.3f} (medians)")
 print(f"{near['share']:.0%} of {n} samples are nearer than the first percentile of held-out images, {near['threshold']:.3f}")
 
@@ -260,7 +259,7 @@ for name, by in bench.decoders.items():
     seen[f"samples, {name}"] = bench.decode(bench.generate(bench.labels, SEED), by)
 kids = {name: bench.distances(images, paired=name.startswith("rec")) for name, images in seen.items()}
 for name, d in kids.items():
-    print(f"{name:26s} KID-Lite0 x 1000: {report.kid(d)}")
+    print(f"{name:26s} KID-Lite0 x 1000: {tables.kid(d)}")
 
 # %% [markdown]
 # All figures of the weights that ship, on the whole *test* split, which nothing was tuned on: structure (is the lesion where
@@ -268,12 +267,12 @@ for name, d in kids.items():
 # classification accuracy score (can a probe learn from samples alone, in one look or in both?), copies, and bytes. It takes
 # twenty minutes and is not repeated here:
 #
-# `python -m vqlib evaluate --vqvae V --sharp S --prior P --split test --judge --temperature 1 --layout-p 0.95
-# --class-guidance 2 --json FILE`, then `python -m vqeval.report FILE`
+# `python -m vqlib evaluate --vqvae V --sharp S --prior P --split test --judge --temperature 1 --first-top-p 0.95
+# --class-guidance 2 --json FILE`, then `python -m vqlib.evaluation.tables FILE`
 
 # %%
-judged = report.published(ws, "test")
-Markdown(report.markdown(judged["judged"]) if judged else "Only the weights that ship have been judged in full.")
+judged = tables.published(ws, "test")
+Markdown(tables.markdown(judged["judged"]) if judged else "Only the weights that ship have been judged in full.")
 
 # %% [markdown]
 # ## What do codes still teach?
@@ -281,7 +280,7 @@ Markdown(report.markdown(judged["judged"]) if judged else "Only the weights that
 # No prior can put back what a codec has taken. So here is a score without any prior: a probe learns the diagnosis from all
 # *photographs* of the training split after a codec has stored them, and is asked about photographs that were not stored. The
 # bytes of 256 codes are what the prior would spend. Predict: what teaches more, the faithful look, the sharp one, or each
-# image in both? And how far off is JPEG at twice our bytes? (`python -m ablations codec`)
+# image in both? And how far off is JPEG at twice our bytes? (`python -m vqlib.studies codec`)
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 4))
@@ -298,11 +297,11 @@ Markdown(results.table("codec"))
 # training, or a little below?
 
 # %%
-swept = report.published(ws, "validation")
-Markdown(report.sweep(swept["sweep"]) if swept else "Only the weights that ship have been swept.")
+swept = tables.published(ws, "validation")
+Markdown(tables.sweep(swept["sweep"]) if swept else "Only the weights that ship have been swept.")
 
 # %% [markdown]
-# **What we saw.** At the temperature of training, once the layout is held (1.8 to 2.0 in the mean with `layout_p` 0.95 to 0.97);
+# **What we saw.** At the temperature of training, once the layout is held (1.8 to 2.0 in the mean with `first_top_p` 0.95 to 0.97);
 # below it samples are too symmetric (2.6 at 0.98, 3.2 at 0.95). The test split agrees: at 0.98, which an earlier sweep
 # against 921 validation images chose, two of six measures were above twice real, now one is. Temperature 1.02 is as good
 # as 1 in this table, and nobody asked the test split which is better: one that is asked often enough is a validation split,
@@ -312,7 +311,7 @@ Markdown(report.sweep(swept["sweep"]) if swept else "Only the weights that ship 
 # ## From the window to here, one fix at a time
 #
 # Priors on the same codes for the same number of updates: each row of the path changes one thing more, each row below `ours`
-# one thing alone. `python -m ablations prior` makes the table.
+# one thing alone. `python -m vqlib.studies prior` makes the table.
 
 # %%
 Markdown(results.table("prior"))
@@ -346,7 +345,7 @@ widgets.sample_explorer(look, gpt, card["classes"])
 #   photographs.
 # - The prior is nearly as good as its decoder: sharp samples are as far from reality (KID 83) as sharp reconstructions of real
 #   lesions (74). Faithful reconstructions are at 114, JPEG at a little more than their bytes at 106.
-# - The sharp look does so by inventing. Sharp pictures have 2.5 dB less than faithful ones, and the mean of eight draws is
+# - The sharp look does so by inventing. FlowDecoder pictures have 2.5 dB less than faithful ones, and the mean of eight draws is
 #   nearly the faithful picture again: draws share colour, outline and layout, not skin lines. Nobody may diagnose from lines
 #   that a generator drew.
 # - Structure, in multiples of the distance that real training images have, over four sets of samples: left-right

@@ -18,9 +18,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from vqdata.layouts import HOME
+from vqlib.backend.paths import home
+from vqlib.plots import figures
 from vqlib.presets import open_workspace
-from vqview.plots import figures
 
 HERE = Path(__file__).resolve().parent
 
@@ -66,7 +66,7 @@ def main() -> int:
     for script in scripts:
         print(f"{script.stem} ...", flush=True)
         target = script.with_suffix(".ipynb") if args.commit else \
-             HOME / "notebooks" / "executed" / ws.preset.name / script.with_suffix(".ipynb").name
+             home() / "notebooks" / "executed" / ws.preset.name / script.with_suffix(".ipynb").name
         try:
             seconds = execute(script, target, args.commit)
         except CellExecutionError as error:

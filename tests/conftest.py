@@ -9,15 +9,11 @@ from PIL import Image
 
 matplotlib.use("Agg")
 
-import vqdata.dataset
-import vqdata.layouts
-import vqlib.presets
-import vqview.plots
-from vqdata.dataset import Dataset, Geometry
-from vqdata.layouts import read_synthetic
+from vqlib.data.dataset import Dataset, Geometry
+from vqlib.data.sources import read_synthetic
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
-from vqlib.windowed import WindowedConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedConfig, WindowedGPT
 
 TINY = VQVAEConfig(image_size=16, n_down=2, hidden=8, residual_hidden=4, residual_layers=1, n_codes=16, code_dim=4)
 
@@ -27,8 +23,7 @@ def home(tmp_path, monkeypatch):
     """An empty VQLIB_HOME, and no environment variable that chooses data or preset."""
     for name in ("VQLIB_DATA", "VQLIB_PRESET"):
         monkeypatch.delenv(name, raising=False)
-    for module in (vqdata.layouts, vqdata.dataset, vqlib.presets, vqview.plots):
-        monkeypatch.setattr(module, "HOME", tmp_path / "home")
+    monkeypatch.setenv("VQLIB_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
 
@@ -48,11 +43,11 @@ def vqvae(dataset):
 
 def loud(model, seed=0):
     """Weights so large that each input matters: a fresh prior is uniform whatever it sees."""
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() > 1:
-                p.copy_(0.4 * torch.randn(p.shape, generator=dice))
+                p.copy_(0.4 * torch.randn(p.shape, generator=rng))
     return model.eval()
 
 
@@ -69,8 +64,8 @@ def windowed():
 @pytest.fixture
 def codes():
     """(6, 16) codes of a 4 x 4 grid and (6,) labels."""
-    dice = torch.Generator().manual_seed(1)
-    return torch.randint(16, (6, 16), generator=dice), torch.arange(6)
+    rng = torch.Generator().manual_seed(1)
+    return torch.randint(16, (6, 16), generator=rng), torch.arange(6)
 
 
 def picture(seed, size=(48, 40)):
@@ -103,8 +98,8 @@ def ham(tmp_path):
 @pytest.fixture
 def npz(tmp_path):
     """A MedMNIST archive of 20 + 5 + 5 dermoscopic images of 28 px."""
-    dice, path = np.random.default_rng(0), tmp_path / "dermamnist.npz"
-    np.savez(path, **{f"{split}_images": dice.integers(0, 256, (n, 28, 28, 3), dtype=np.uint8) for split, n in SIZES.items()},
+    rng, path = np.random.default_rng(0), tmp_path / "dermamnist.npz"
+    np.savez(path, **{f"{split}_images": rng.integers(0, 256, (n, 28, 28, 3), dtype=np.uint8) for split, n in SIZES.items()},
              **{f"{split}_labels": np.arange(n)[:, None] % 7 for split, n in SIZES.items()})
     return path
 

@@ -11,17 +11,17 @@ from PIL import Image
 from torch._dynamo.utils import counters
 from torchvision.transforms.functional import pil_to_tensor
 
-from vqdata.dataset import Dataset, Geometry
-from vqdata.layouts import open_source
 from vqlib import metrics
 from vqlib.__main__ import main
-from vqlib.files import load_model, save_model
+from vqlib.checkpoint import load_model, save_model
+from vqlib.data.dataset import Dataset, Geometry
+from vqlib.data.sources import open_source
+from vqlib.entropy_constrained import EntropyConstrainedEncoder
+from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig, StochasticDecoder
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.presets import PRESETS
-from vqlib.sharp import Look, Sharp, SharpConfig
-from vqlib.thrift import Thrifty
-from vqlib.train import Run
-from vqlib.windowed import WindowedConfig
+from vqlib.train import TrainConfig
+from vqlib.windowed_gpt import WindowedConfig
 
 pytestmark = pytest.mark.usefixtures("home")
 CARD = {"preset": "smoke", "geometry": {"crop": 16, "resize": 16}, "classes": ["bcc", "mel", "nv"]}
@@ -109,13 +109,13 @@ def test_sample_can_look_sharply_at_the_same_codes(short, weights, ham, tmp_path
     assert main(train) == 0
     assert main(["sample", *arguments(weights), "--n", "1", "--sharp", str(sharp), "--out", str(tmp_path / "a.png")]) == 0
     vqvae, gpt = (load_model(w)[0] for w in weights)
-    expected = Look(vqvae, load_model(sharp)[0]).decode(gpt.generate(torch.tensor([3])).view(1, 4, 4))
+    expected = StochasticDecoder(vqvae, load_model(sharp)[0]).decode(gpt.generate(torch.tensor([3])).view(1, 4, 4))
     written = pil_to_tensor(Image.open(tmp_path / "a.png")).float() / 255
     assert (written - expected[0]).abs().max() < 1 / 255
 
 
 def test_a_sharp_look_at_other_codes_is_refused(weights, tmp_path, capsys):
-    save_model(tmp_path / "other.safetensors", Sharp(SharpConfig(code_dim=8, width=8, layers=1)), **CARD)
+    save_model(tmp_path / "other.safetensors", FlowDecoder(FlowDecoderConfig(code_dim=8, width=8, layers=1)), **CARD)
     line = fails(capsys, "sample", *arguments(weights), "--sharp", tmp_path / "other.safetensors", "--out", tmp_path / "a.png")
     assert "other.safetensors is for codes of width 8, the VQ-VAE's have 4" in line
 
@@ -175,10 +175,10 @@ def test_a_split_without_images_is_named(weights, class_folders, capsys):
 @pytest.fixture
 def short(monkeypatch):
     """The smoke preset, shortened, so that the training commands take no time."""
-    prior = Run(steps=4, batch=8, eval_every=2, eval_images=8)
-    smoke = replace(PRESETS["smoke"], geometry=Geometry(16, 16), vqvae=TINY, vqvae_run=Run(steps=4, batch=8), gpt_run=prior,
-                    gpt=GPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1), windowed_run=prior, n_synthetic=40,
-                    sharp=SharpConfig(code_dim=4, width=8, layers=1, steps=2), sharp_run=Run(steps=4, batch=8),
+    prior = TrainConfig(steps=4, batch=8, eval_every=2, eval_images=8)
+    smoke = replace(PRESETS["smoke"], geometry=Geometry(16, 16), vqvae=TINY, vqvae_training=TrainConfig(steps=4, batch=8), gpt_training=prior,
+                    gpt=GPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1), windowed_training=prior, n_synthetic=40,
+                    sharp=FlowDecoderConfig(code_dim=4, width=8, layers=1, steps=2), flow_decoder_training=TrainConfig(steps=4, batch=8),
                     windowed=WindowedConfig(grid=4, n_codes=16, width=16, heads=2, layers=1))
     monkeypatch.setitem(PRESETS, "smoke", smoke)
 
@@ -239,8 +239,8 @@ def test_a_training_command_can_be_run_again(short, ham, tmp_path):
 
 def test_with_a_rate_the_guide_comes_first_and_chooses_the_codes_of_both_priors(short, ham, home, monkeypatch, capsys):
     smoke = PRESETS["smoke"]
-    thrifty, longer = replace(smoke.gpt, rate=0.5), replace(smoke.gpt_run, steps=6)
-    monkeypatch.setitem(PRESETS, "smoke", replace(smoke, gpt=thrifty, guide_run=longer, decoder_run=smoke.vqvae_run))
+    thrifty, longer = replace(smoke.gpt, rate=0.5), replace(smoke.gpt_training, steps=6)
+    monkeypatch.setitem(PRESETS, "smoke", replace(smoke, gpt=thrifty, guide_run=longer, decoder_run=smoke.vqvae_training))
     data = ["--preset", "smoke", "--data", str(ham[0])]
     assert main(["train-vqvae", *data]) == 0
     assert "train-prior --kind guide" in fails(capsys, "train-prior", *data)
@@ -254,7 +254,7 @@ def test_with_a_rate_the_guide_comes_first_and_chooses_the_codes_of_both_priors(
         assert main([str(a) for a in ("evaluate", "--vqvae", vqvae, "--data", ham[0], "--split", "all", *more)]) == 0
         found.append(json.loads(capsys.readouterr().out))
     dataset = Dataset(open_source(ham[0]), Geometry(16, 16))
-    thrifty = Thrifty(load_model(vqvae)[0], load_model(gpt)[0], 0.5)
+    thrifty = EntropyConstrainedEncoder(load_model(vqvae)[0], load_model(gpt)[0], 0.5)
     expected = metrics.evaluate_vqvae(thrifty, dataset, "all")["psnr"]
     assert found[0]["prior"]["psnr"] == found[2]["prior"]["psnr"] == expected
     assert found[1]["prior"]["psnr"] == found[1]["reconstruction"]["psnr"]  # the guide itself is for nearest codes
@@ -273,8 +273,8 @@ def test_a_decoder_without_a_rate_has_nothing_to_be_finished_on(short, ham, caps
 
 def test_a_gpt_goes_on_where_its_guide_stopped(short, ham, tmp_path, monkeypatch):
     smoke, data = PRESETS["smoke"], ["--preset", "smoke", "--data", str(ham[0])]
-    thrifty, still = replace(smoke.gpt, rate=0.5), replace(smoke.gpt_run, lrs=(0.0,))
-    monkeypatch.setitem(PRESETS, "smoke", replace(smoke, gpt=thrifty, gpt_run=still))
+    thrifty, still = replace(smoke.gpt, rate=0.5), replace(smoke.gpt_training, lrs=(0.0,))
+    monkeypatch.setitem(PRESETS, "smoke", replace(smoke, gpt=thrifty, gpt_training=still))
     v, g, p, again = (str(tmp_path / f"{name}.safetensors") for name in "vgpa")
     assert main(["train-vqvae", *data, "--out", v]) == 0
     assert main(["train-prior", *data, "--vqvae", v, "--kind", "guide", "--out", g]) == 0

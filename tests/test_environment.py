@@ -24,13 +24,13 @@ def bounds(lines):
 def test_conda_and_pip_install_the_same_packages_from_the_same_versions_on():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = bounds([*project["dependencies"], *project["optional-dependencies"]["test"]])
-    assert wanted.pop("vqlib") == "[judge]"                           # its packages are not on conda-forge: pip brings them
+    assert wanted.pop("vqlib") == "[evaluation]"                           # its packages are not on conda-forge: pip brings them
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())
     found = bounds(d for d in conda["dependencies"] if isinstance(d, str))
     assert found.pop("python") == project["requires-python"]
     assert found.pop("pip") == ""
     assert found == {CONDA.get(name, name): bound for name, bound in wanted.items()}
-    assert [d for d in conda["dependencies"] if not isinstance(d, str)] == [{"pip": ["-e .[judge]"]}]
+    assert [d for d in conda["dependencies"] if not isinstance(d, str)] == [{"pip": ["-e .[evaluation]"]}]
 
 
 def test_conda_packages_come_from_conda_forge_only():

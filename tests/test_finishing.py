@@ -7,19 +7,19 @@ import torch
 import torch.nn.functional as F
 from conftest import loud
 
-from vqdata.augment import view
+from vqlib.data.augment import dihedral
+from vqlib.entropy_constrained import EntropyConstrainedEncoder
 from vqlib.finishing import SHARES, train_decoder, ways_to_code
 from vqlib.gpt import GPT, GPTConfig
-from vqlib.thrift import Thrifty
-from vqlib.train import Run, read_log
+from vqlib.train import TrainConfig, read_log
 
-RUN = Run(steps=30, batch=8, lrs=(3e-3,), save_every=15)
+RUN = TrainConfig(steps=30, batch=8, lrs=(3e-3,), save_every=15)
 VIEWS = (0, 4)
 
 
 @pytest.fixture
 def guided(vqvae):
-    return Thrifty(vqvae, loud(GPT(GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=1))), 0.1)
+    return EntropyConstrainedEncoder(vqvae, loud(GPT(GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=1))), 0.1)
 
 
 def finished(guided, dataset, run=RUN, folder=None, stop=None, accumulate=1):
@@ -35,7 +35,7 @@ def test_codes_come_from_every_share_of_the_rate_in_every_view(guided, dataset):
     rows = dataset.splits["train"]
     assert codes.shape == (len(rows), len(SHARES) * 2, 16)
     assert views == [0, 4] * len(SHARES)
-    mirrored = view(dataset[rows], 4)
+    mirrored = dihedral(dataset[rows], 4)
     assert torch.equal(codes[:, 1].long(), guided.vqvae.encode(mirrored).flatten(1))
     assert torch.equal(codes[:, -1].long(), guided.encode(mirrored).flatten(1))
     assert not torch.equal(codes[:, 1], codes[:, -1])
@@ -66,7 +66,7 @@ def test_a_picture_is_compared_with_the_view_that_its_codes_show(guided, dataset
     for _ in train_decoder(guided.vqvae, dataset, codes, [0, 4], replace(RUN, steps=3)):
         which, images = seen[-2:]
         for k, image in zip(which.tolist(), images):
-            assert torch.equal(image, view(dataset[np.array([rows[k // 2]])][0], (0, 4)[k % 2]))
+            assert torch.equal(image, dihedral(dataset[np.array([rows[k // 2]])][0], (0, 4)[k % 2]))
     assert {k % 2 for part in seen[::2] for k in part.tolist()} == {0, 1}
 
 

@@ -7,7 +7,7 @@ import torch
 from conftest import loud
 
 import vqlib.gpt
-from vqlib.gpt import AROUND, GPT, GPTConfig, draw, sparse_to_dense
+from vqlib.gpt import GPT, NEIGHBOURS, GPTConfig, coarse_to_fine, draw
 
 ANY = 7
 
@@ -22,14 +22,14 @@ def swapped(codes, t):
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 8, 16, 32])
 def test_every_cell_is_drawn_once_and_the_middle_first(side):
-    order, around = sparse_to_dense(side)
+    order, around = coarse_to_fine(side)
     assert sorted(order.tolist()) == list(range(side**2))
     assert order[0] == side // 2 * side + side // 2
-    assert around.shape == (side**2, len(AROUND))
+    assert around.shape == (side**2, len(NEIGHBOURS))
 
 
 def test_the_first_codes_lie_far_apart_and_the_last_fill_gaps():
-    order, _ = sparse_to_dense(16)
+    order, _ = coarse_to_fine(16)
     places = torch.stack([order // 16, order % 16], 1).double()
     first = torch.cdist(places[:16], places[:16]) + 99 * torch.eye(16)
     assert first.amin(1).unique().tolist() == [4.0]
@@ -39,7 +39,7 @@ def test_the_first_codes_lie_far_apart_and_the_last_fill_gaps():
 
 def test_only_what_was_drawn_before_lies_around_a_cell_and_all_of_it_that_is_next_to_it():
     side = 8
-    order, around = sparse_to_dense(side)
+    order, around = coarse_to_fine(side)
     for t, row in enumerate(around.tolist()):
         assert all(k < t or k == side**2 for k in row)
         r, c = divmod(int(order[t]), side)
@@ -79,14 +79,14 @@ def test_rows_and_columns_have_positions_of_their_own(gpt, codes, name, where, a
     with torch.no_grad():
         getattr(gpt, name)[where] += torch.randn(16, generator=torch.Generator().manual_seed(0))
     changed = ((gpt(x[:, :-1], labels) - before).abs().amax(-1) > 1e-3).all(0)
-    line = (gpt.order // 4, gpt.order % 4)[axis] == (2, 3)[axis]
+    line = (gpt.generation_order // 4, gpt.generation_order % 4)[axis] == (2, 3)[axis]
     first = int(line.nonzero()[0])                                    # cells of that line, and all drawn after its first
     assert changed.tolist() == [False] * first + [True] * (16 - first)
 
 
 def drawn(codes):
     """Codes in the order of drawing, as `forward` takes them."""
-    return codes[:, sparse_to_dense(4)[0]]
+    return codes[:, coarse_to_fine(4)[0]]
 
 
 def test_nats_are_the_negative_logs_of_the_predicted_probabilities(gpt, codes):
@@ -107,7 +107,7 @@ def test_the_probabilities_of_all_grids_sum_to_one():
 def test_a_fresh_prior_knows_nothing(codes):
     x, labels = codes
     fresh = GPT(GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=2)).eval()
-    nats = -fresh(x[:, fresh.order][:, :-1], labels).log_softmax(-1)  # (6, 16, 16) of every code at every cell
+    nats = -fresh(x[:, fresh.generation_order][:, :-1], labels).log_softmax(-1)  # (6, 16, 16) of every code at every cell
     assert float(nats.mean().detach()) == pytest.approx(math.log(16), abs=0.02)
 
 
@@ -173,7 +173,7 @@ def test_guidance_of_one_is_the_class_and_of_zero_is_any_class(gpt):
 def test_the_same_seed_gives_the_same_sample_and_another_seed_another(gpt):
     labels = torch.arange(7)
     a = gpt.generate(labels, seed=4)
-    torch.rand(3)                                                     # the caller's own dice do not matter
+    torch.rand(3)                                                     # the caller's own rng do not matter
     assert torch.equal(gpt.generate(labels, seed=4), a)
     assert not torch.equal(gpt.generate(labels, seed=5), a)
 
@@ -200,7 +200,7 @@ def test_the_narrowest_settings_take_the_likeliest_code(gpt, settings):
 def many(logits, **settings):
     """Shares of the codes in 20,000 draws from one row of logits."""
     settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | settings
-    codes = draw(torch.tensor(logits).log().expand(20_000, -1), **settings, dice=torch.Generator().manual_seed(0))
+    codes = draw(torch.tensor(logits).log().expand(20_000, -1), **settings, rng=torch.Generator().manual_seed(0))
     return (torch.bincount(codes, minlength=len(logits)) / 20_000).tolist()
 
 
@@ -223,11 +223,11 @@ def test_settings_apply_wherever_the_likely_codes_stand():
 
 def test_only_the_first_sixteenth_is_drawn_as_layout(gpt, monkeypatch):
     seen = []
-    monkeypatch.setattr(vqlib.gpt, "draw", lambda x, t, k, p, dice: seen.append(p) or draw(x, t, k, p, dice))
-    layout = gpt.generate(torch.arange(4), top_p=0.9, layout_p=0.5)
+    monkeypatch.setattr(vqlib.gpt, "draw", lambda x, t, k, p, rng: seen.append(p) or draw(x, t, k, p, rng))
+    layout = gpt.generate(torch.arange(4), top_p=0.9, first_top_p=0.5)
     assert seen == [0.5] + 15 * [0.9]
     assert not torch.equal(layout, gpt.generate(torch.arange(4), top_p=0.9))
-    gpt.generate(torch.arange(4), top_p=0.3, layout_p=0.5)
+    gpt.generate(torch.arange(4), top_p=0.3, first_top_p=0.5)
     assert seen[-16:] == 16 * [0.3]                                   # no looser than the rest
 
 
@@ -245,7 +245,7 @@ def test_samples_follow_the_models_own_distribution():
 def test_known_cells_are_kept_and_what_follows_sees_them(gpt, codes, watched):
     known, labels = codes
     keep = torch.zeros(6, 16, dtype=torch.bool)
-    keep[:, gpt.order[4:10]] = True
+    keep[:, gpt.generation_order[4:10]] = True
     codes = gpt.generate(labels, known=known, keep=keep, seed=3)
     assert torch.equal(codes[keep], known[keep])
     assert (codes != known).any()

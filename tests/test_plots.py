@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqview import plots, widgets
+from vqlib import plots, widgets
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_an_untrained_quantizer_is_not_placed_by_evaluation():
 
 
 def test_an_unpicked_code_stays_put_without_revival():
-    q = with_codebook([[0.0, 0.0], [9.0, 9.0]], revive=0.0)
+    q = with_codebook([[0.0, 0.0], [9.0, 9.0]], reset_threshold=0.0)
     for step in range(3000):                                          # its count decays to 0.99**3000, far below any epsilon
         q.train()(0.1 * draw(2, 2, 3, 3, seed=step))
     assert torch.equal(q.codebook[1], torch.tensor([9.0, 9.0]))
@@ -102,7 +102,7 @@ def test_the_commitment_pulls_the_encoder_and_leaves_the_codebook_alone():
 
 def test_updates_follow_the_formula_of_the_paper():
     K, D, decay = 12, 5, 0.9
-    q = Quantizer(K, D, decay, data_init=False, revive=0.0).train()
+    q = Quantizer(K, D, decay, data_init=False, reset_threshold=0.0).train()
     N, m = torch.ones(K).double(), q.codebook.double()                # van den Oord et al., appendix A.1
     codebook = m.clone()
     for step in range(20):
@@ -128,7 +128,7 @@ def test_a_batch_is_coded_before_its_own_update():
 
 
 def test_the_first_batch_places_the_codes_on_its_rows_and_the_second_does_not():
-    q, z = Quantizer(16, 4, decay=1.0, revive=0.0).train(), draw(4, 4, 3, 3)
+    q, z = Quantizer(16, 4, decay=1.0, reset_threshold=0.0).train(), draw(4, 4, 3, 3)
     rows = z.movedim(1, -1).reshape(-1, 4)
     q(z)
     assert gap(q.codebook, rows).max() < 1e-5
@@ -138,56 +138,56 @@ def test_the_first_batch_places_the_codes_on_its_rows_and_the_second_does_not():
     assert torch.allclose(q.codebook, placed, atol=1e-6)
 
 
-def revived(seed=0):
-    q = with_codebook([[0.0, 0.0], [50.0, 50.0], [60.0, 60.0]], revive=0.02, seed=seed).train()
+def resets(seed=0):
+    q = with_codebook([[0.0, 0.0], [50.0, 50.0], [60.0, 60.0]], reset_threshold=0.02, seed=seed).train()
     for step in range(200):
         z = draw(2, 2, 4, 4, seed=step)
         q(z)
-        if q.revived:
+        if q.resets:
             return q, z
-    pytest.fail("no code was revived in 200 updates")
+    pytest.fail("no code was resets in 200 updates")
 
 
 def test_a_dead_code_is_revived_with_vector_sum_and_count_together():
-    q, z = revived()
+    q, z = resets()
     moved = (q.codebook - 0).abs().amax(1) < 10
     rows = z.movedim(1, -1).reshape(-1, 2)
-    assert int(q.revived) == 2
+    assert int(q.resets) == 2
     assert moved.tolist() == [True, True, True]
     assert gap(q.codebook[1:], rows).max() < 1e-5
     assert torch.equal(q.count[1:], torch.ones(2))
     assert torch.equal(q.total[1:], q.codebook[1:])
     place = q.codebook.clone()
-    q.revive = 0.0
+    q.reset_threshold = 0.0
     q(torch.full((1, 2, 1, 1), -40.0))                                # the next update does not undo the move
     unpicked = nearest(torch.full((1, 2), -40.0), place)[0] != torch.arange(3)
     assert torch.allclose(q.codebook[unpicked], place[unpicked], atol=1e-5)
 
 
 def test_the_same_seed_revives_onto_the_same_rows_and_another_seed_onto_others():
-    a, b, c = (revived(seed)[0].codebook for seed in (0, 0, 1))
+    a, b, c = (resets(seed)[0].codebook for seed in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 
 
 def test_codes_that_die_at_different_updates_go_to_different_rows():
-    q, z, places = Quantizer(16, 4, revive=0.02).train(), draw(4, 4, 8, 8), []
+    q, z, places = Quantizer(16, 4, reset_threshold=0.02).train(), draw(4, 4, 8, 8), []
     q(z)
     for _ in range(3):
         q.count[5] = 1e-3                                             # dead
         q.total[5] = 0.1
         q(z)
         places.append(q.codebook[5].clone())
-    assert int(q.revived) == 3
+    assert int(q.resets) == 3
     assert len(torch.stack(places).unique(dim=0)) == 3
 
 
 @pytest.mark.parametrize("cells", [8, 64])
 def test_a_revived_code_gets_time_to_be_picked(cells):
-    q = Quantizer(32, 4, revive=0.02).train()                         # 64 x 64 cells: N/K is 512, as in the report
+    q = Quantizer(32, 4, reset_threshold=0.02).train()                         # 64 x 64 cells: N/K is 512, as in the report
     for step in range(4):
         q(draw(4, 4, cells, cells, seed=step))
-    assert int(q.revived) == 0, "new codes were moved again before they had four batches"
+    assert int(q.resets) == 0, "new codes were moved again before they had four batches"
 
 
 def test_no_code_is_dead_when_each_gets_its_share():
@@ -195,13 +195,13 @@ def test_no_code_is_dead_when_each_gets_its_share():
     z = draw(8, 4, 1, 1)
     for _ in range(300):
         q(z)
-    assert int(q.revived) == 0
+    assert int(q.resets) == 0
     assert len(q.eval()(z).codes.unique()) == 8
 
 
-@pytest.mark.parametrize(("revive", "least", "most"), [(0.0, 1, 3), (0.02, 32, 32)])
-def test_a_codebook_that_starts_far_away_is_used_whole_only_with_revival(revive, least, most):
-    q = Quantizer(32, 4, decay=0.9, data_init=False, revive=revive).train()
+@pytest.mark.parametrize(("reset_threshold", "least", "most"), [(0.0, 1, 3), (0.02, 32, 32)])
+def test_a_codebook_that_starts_far_away_is_used_whole_only_with_revival(reset_threshold, least, most):
+    q = Quantizer(32, 4, decay=0.9, data_init=False, reset_threshold=reset_threshold).train()
     q.codebook += 5
     q.total += 5
     z = [draw(8, 4, 4, 4, seed=s) for s in range(20)]

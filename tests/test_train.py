@@ -10,25 +10,33 @@ from conftest import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vqlib.train
-from vqdata.augment import Augment, view
-from vqlib.files import FileError, load_state
+from vqlib.checkpoint import FileError, load_state
+from vqlib.data.augment import Augment, dihedral
 from vqlib.gpt import GPT, GPTConfig
-from vqlib.train import Run, encode_dataset, held_out_nats, read_log, train_prior, train_vqvae, watch
+from vqlib.train import (
+    TrainConfig,
+    encode_dataset,
+    held_out_nats,
+    read_log,
+    train_prior,
+    train_vqvae,
+    watch,
+)
 from vqlib.vqvae import VQVAE
-from vqlib.windowed import WindowedConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedConfig, WindowedGPT
 
-RUN = Run(steps=20, batch=8, lrs=(1e-3,), weight_decay=0.01, clip=1.0, eval_every=3, eval_images=20, save_every=5, patience=0)
+RUN = TrainConfig(steps=20, batch=8, lrs=(1e-3,), weight_decay=0.01, clip=1.0, eval_every=3, eval_images=20, save_every=5, patience=0)
 GPT_SIZE = GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=1, dropout=0.2)
 WINDOWED_SIZE = WindowedConfig(grid=4, n_codes=16, width=16, heads=2, layers=1, dropout=0.2)
 
 
 def coded(n, seed, low=0, high=16):
-    dice = torch.Generator().manual_seed(seed)
-    return torch.randint(low, high, (n, 2, 16), generator=dice).short(), torch.randint(7, (n,), generator=dice)
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(low, high, (n, 2, 16), generator=rng).short(), torch.randint(7, (n,), generator=rng)
 
 
 def vqvae_loop(dataset):
-    return VQVAE(replace(TINY, revive=0.3), seed=0), lambda model, run, folder: train_vqvae(model, dataset, run, Augment(),
+    return VQVAE(replace(TINY, reset_threshold=0.3), seed=0), lambda model, run, folder: train_vqvae(model, dataset, run, Augment(),
                                                                                         folder=folder)
 
 
@@ -70,7 +78,7 @@ def same(a, b):
 def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(fresh, tmp_path, stop):
     whole, seen = train(fresh, tmp_path / "whole")
     train(fresh, tmp_path / "halves", stop=stop)
-    torch.rand(5)                                                     # another process has other dice
+    torch.rand(5)                                                     # another process has other rng
     resumed, rest = train(fresh, tmp_path / "halves")
     assert same(whole.state_dict(), resumed.state_dict())             # weights, and the codebook with its averages
     assert same(seen[stop // 5 * 5 :], rest)
@@ -161,12 +169,12 @@ def test_the_given_variance_divides_the_error(dataset):
 # schedule ------------------------------------------------------------------------------------------------------------
 
 def test_rates_are_held_for_equal_parts_of_the_run():
-    run = Run(steps=600_000, lrs=(4e-4, 4e-4, 5e-5), cosine=False)
+    run = TrainConfig(steps=600_000, lrs=(4e-4, 4e-4, 5e-5), cosine=False)
     assert [run.lr(s) for s in (0, 199_999, 200_000, 399_999, 400_000, 599_999)] == [4e-4] * 4 + [5e-5] * 2
 
 
 def test_a_cosine_starts_at_its_rate_ends_at_2_percent_and_never_rises():
-    run = Run(steps=1000, lrs=(1e-3,))
+    run = TrainConfig(steps=1000, lrs=(1e-3,))
     rates = [run.lr(s) for s in range(1000)]
     assert rates[0] == pytest.approx(1e-3)
     assert rates[500] == pytest.approx(0.51e-3)
@@ -175,7 +183,7 @@ def test_a_cosine_starts_at_its_rate_ends_at_2_percent_and_never_rises():
 
 
 def test_warmup_rises_linearly_and_then_does_not_matter():
-    run, plain = Run(steps=100, lrs=(1.0,), cosine=False, warmup=10), Run(steps=100, lrs=(1.0,), cosine=False)
+    run, plain = TrainConfig(steps=100, lrs=(1.0,), cosine=False, warmup=10), TrainConfig(steps=100, lrs=(1.0,), cosine=False)
     assert [run.lr(s) for s in range(10)] == pytest.approx([(s + 1) / 10 for s in range(10)])
     assert [run.lr(s) for s in range(10, 100)] == [plain.lr(s) for s in range(10, 100)]
 
@@ -273,12 +281,12 @@ def test_nothing_asks_a_gpu_for_a_number_between_records(fresh, monkeypatch):
 
 def in_precision(fresh, monkeypatch, precision=None):
     """Losses of a run, and the dtypes of what encoder, prior and quantizer gave while it trained."""
-    class Other(vqlib.train.Session):
+    class Other(vqlib.train.Trainer):
         def __init__(self, *args):
             super().__init__(*args)
             self.precision = precision or self.precision
 
-    monkeypatch.setattr(vqlib.train, "Session", Other)
+    monkeypatch.setattr(vqlib.train, "Trainer", Other)
     (model, loop), nets, codes = fresh(), set(), set()
     getattr(model, "encoder", model).register_forward_hook(lambda net, _, y: nets.add(y.dtype) if net.training else None)
     if hasattr(model, "quantizer"):
@@ -366,7 +374,7 @@ def test_the_codes_of_a_split_are_those_of_its_views(vqvae, dataset):
     codes, labels = encode_dataset(vqvae, dataset, "validation", views=(0, 4, 1), batch=3)
     rows = dataset.splits["validation"]
     for v, k in enumerate((0, 4, 1)):
-        assert torch.equal(codes[:, v].long(), vqvae.encode(view(dataset[rows], k)).flatten(1))
+        assert torch.equal(codes[:, v].long(), vqvae.encode(dihedral(dataset[rows], k)).flatten(1))
     assert torch.equal(labels, dataset.labels[rows])
 
 

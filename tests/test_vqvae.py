@@ -13,7 +13,7 @@ def test_decoding_the_codes_is_the_forward_pass(vqvae, dataset):
     with torch.no_grad():
         x_hat, q = vqvae(vqvae.normalise(x))
     assert torch.equal(vqvae.encode(x), q.codes)
-    assert torch.allclose(vqvae.decode(vqvae.encode(x)), vqvae.undo(x_hat).clamp(0, 1), atol=1e-6)
+    assert torch.allclose(vqvae.decode(vqvae.encode(x)), vqvae.denormalise(x_hat).clamp(0, 1), atol=1e-6)
 
 
 def test_encoding_during_training_leaves_the_codebook_as_it_is(vqvae, dataset):
@@ -26,8 +26,8 @@ def test_encoding_during_training_leaves_the_codebook_as_it_is(vqvae, dataset):
 def test_normalising_is_undone_channel_by_channel(dataset):
     mean, std = (0.6567, 0.3680, 0.3743), (0.1701, 0.1709, 0.1831)    # the report's
     model, x = VQVAE(TINY, mean, std), dataset[np.arange(8)]
-    assert torch.allclose(model.undo(model.normalise(x)), x, atol=1e-6)
-    assert model.undo(torch.zeros(1, 3, 1, 1)).flatten().tolist() == pytest.approx(mean)
+    assert torch.allclose(model.denormalise(model.normalise(x)), x, atol=1e-6)
+    assert model.denormalise(torch.zeros(1, 3, 1, 1)).flatten().tolist() == pytest.approx(mean)
     one = model.normalise(torch.tensor(mean).view(1, 3, 1, 1) + torch.tensor(std).view(1, 3, 1, 1))
     assert one.flatten().tolist() == pytest.approx([1, 1, 1], abs=1e-5)
 

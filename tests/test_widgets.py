@@ -4,8 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.figure import Figure
 
-from vqlib import metrics
-from vqview import widgets
+from vqlib import metrics, widgets
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@ import dataclasses
 
 import pytest
 
-from vqdata.augment import Augment
-from vqdata.dataset import Dataset
-from vqdata.layouts import read_synthetic
-from vqlib.files import load_model, save_model
+from vqlib import notes
+from vqlib.checkpoint import load_model, save_model
+from vqlib.data.augment import Augment
+from vqlib.data.dataset import Dataset
+from vqlib.data.sources import read_synthetic
 from vqlib.presets import PRESETS, Workspace, open_workspace
 from vqlib.train import train_vqvae
 from vqlib.vqvae import VQVAE
-from vqview import notes
 
 pytestmark = pytest.mark.usefixtures("home")
 SMOKE = dataclasses.replace(PRESETS["smoke"], n_synthetic=40)
@@ -61,7 +61,7 @@ def ship(home, workspace, seed=0, **card):
     """Put a VQ-VAE and a log where weights ship; `card` overrides what it says of its origin."""
     model = VQVAE(SMOKE.vqvae, seed=seed)
     path = home / "data" / "pretrained" / "vqvae-f4.safetensors"
-    save_model(path, model, **{**workspace.card, "run": SMOKE.vqvae_run, **card})
+    save_model(path, model, **{**workspace.card, "run": SMOKE.vqvae_training, **card})
     path.with_suffix(".jsonl").write_text('{"step": 150, "recon": 0.1}\n')
     return model
 
@@ -71,15 +71,15 @@ def test_weights_that_ship_are_a_finished_run_and_nothing_is_trained(workspace, 
     workspace.adopt_shipped()
     assert "vqvae-f4" in str(workspace)
     model = VQVAE(SMOKE.vqvae, seed=1)
-    assert not list(train_vqvae(model, workspace.dataset, SMOKE.vqvae_run, Augment(), folder=workspace.folder / "vqvae"))
+    assert not list(train_vqvae(model, workspace.dataset, SMOKE.vqvae_training, Augment(), folder=workspace.folder / "vqvae"))
     assert all(a.equal(b) for a, b in zip(shipped.state_dict().values(), model.state_dict().values()))
     assert (workspace.folder / "vqvae" / "log.jsonl").read_text() == '{"step": 150, "recon": 0.1}\n'
 
 
 def test_a_shipped_run_of_other_length_is_trained_afresh(workspace, home):
-    ship(home, workspace, run=dataclasses.replace(SMOKE.vqvae_run, steps=3))
+    ship(home, workspace, run=dataclasses.replace(SMOKE.vqvae_training, steps=3))
     workspace.adopt_shipped()
-    loop = train_vqvae(VQVAE(SMOKE.vqvae), workspace.dataset, SMOKE.vqvae_run, Augment(), folder=workspace.folder / "vqvae")
+    loop = train_vqvae(VQVAE(SMOKE.vqvae), workspace.dataset, SMOKE.vqvae_training, Augment(), folder=workspace.folder / "vqvae")
     assert next(loop)[0] == 1
 
 
@@ -93,7 +93,7 @@ def test_weights_for_something_else_are_left_alone(workspace, home, card):
 
 def test_what_ships_never_replaces_a_run_of_ones_own(workspace, home):
     own = workspace.folder / "vqvae"
-    list(train_vqvae(VQVAE(SMOKE.vqvae), workspace.dataset, dataclasses.replace(SMOKE.vqvae_run, steps=2), Augment(), folder=own))
+    list(train_vqvae(VQVAE(SMOKE.vqvae), workspace.dataset, dataclasses.replace(SMOKE.vqvae_training, steps=2), Augment(), folder=own))
     save_model(own.with_suffix(".safetensors"), VQVAE(SMOKE.vqvae, seed=5), mine=True)
     ship(home, workspace)
     workspace.adopt_shipped()

@@ -8,18 +8,18 @@ from pathlib import Path
 import torch
 from torchvision.utils import save_image
 
-from vqdata.dataset import Dataset, Geometry, statistics
-from vqdata.layouts import DataError, open_source
-from vqdata.memory import keep_pages
 from vqlib import finishing, metrics, train
-from vqlib.distributed import joined
-from vqlib.files import FileError, load_model, save_model, write_atomically
+from vqlib.backend.distributed import joined
+from vqlib.backend.memory import keep_pages
+from vqlib.checkpoint import FileError, load_model, save_model, write_atomically
+from vqlib.data.dataset import Dataset, Geometry, statistics
+from vqlib.data.sources import DataError, open_source
+from vqlib.entropy_constrained import encoder
+from vqlib.flow_decoder import FlowDecoder, StochasticDecoder
 from vqlib.gpt import GPT, SAMPLING
 from vqlib.presets import PRESETS, open_workspace
-from vqlib.sharp import Look, Sharp
-from vqlib.thrift import encoder
 from vqlib.vqvae import VQVAE
-from vqlib.windowed import WindowedGPT
+from vqlib.windowed_gpt import WindowedGPT
 
 
 def positive(text: str) -> int:
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         return p
 
     for p in (command(train_vqvae, "train encoder, codebook and decoder; resumes"),
-              sharp := command(train_sharp, "train the sharp look at the codes of a VQ-VAE; resumes"),
+              sharp := command(train_flow_decoder, "train the sharp look at the codes of a VQ-VAE; resumes"),
               prior := command(train_prior, "train a prior on the codes of a VQ-VAE; resumes"),
               decoder := command(train_decoder, "finish a VQ-VAE's decoder on the codes that priors learn; resumes")):
         p.add_argument("--preset", choices=PRESETS, help="default: $VQLIB_PRESET, else quick")
@@ -92,7 +92,7 @@ def train_vqvae(args):
     ws = open_workspace(args.preset, args.data, shipped=False)
     print(ws)
     p, stats = ws.preset, statistics(ws.dataset)
-    run = replace(p.vqvae_run, steps=args.steps or p.vqvae_run.steps)
+    run = replace(p.vqvae_training, steps=args.steps or p.vqvae_training.steps)
     model = VQVAE(p.vqvae, stats["mean"], stats["std"], run.seed).to(ws.device)
     compile_parts(model, args.compile)
     ws.dataset.images = ws.dataset.images.to(ws.device)               # 0.5 GB for HAM10000 at 128 px
@@ -118,13 +118,13 @@ def on_codes_of(args):
     return ws, load_model(args.vqvae or ws.folder / "vqvae.safetensors", "vqvae", "python -m vqlib train-vqvae")[0].to(ws.device)
 
 
-def train_sharp(args):
+def train_flow_decoder(args):
     ws, vqvae = on_codes_of(args)
     p = ws.preset
-    run = replace(p.sharp_run, steps=args.steps or p.sharp_run.steps)
-    sharp = Sharp(p.sharp).to(ws.device)
+    run = replace(p.flow_decoder_training, steps=args.steps or p.flow_decoder_training.steps)
+    sharp = FlowDecoder(p.sharp).to(ws.device)
     codes = finishing.ways_to_code(ws.encoder(vqvae, args.guide), ws.dataset)
-    finish(args, ws, "sharp", sharp, run.steps, lambda folder: finishing.train_sharp(
+    finish(args, ws, "sharp", sharp, run.steps, lambda folder: finishing.train_flow_decoder(
         sharp, vqvae, ws.dataset, *codes, run, folder, args.accumulate), run=run)
 
 
@@ -136,16 +136,16 @@ def train_decoder(args):
     run = replace(p.decoder_run, steps=args.steps or p.decoder_run.steps)
     codes = finishing.ways_to_code(guided, ws.dataset)
     finish(args, ws, "finished", vqvae, run.steps, lambda folder: finishing.train_decoder(
-        vqvae, ws.dataset, *codes, run, folder, args.accumulate), run=p.vqvae_run, finished=run)  # the result of both runs
+        vqvae, ws.dataset, *codes, run, folder, args.accumulate), run=p.vqvae_training, finished=run)  # the result of both runs
 
 
 def train_prior(args):
     ws, vqvae = on_codes_of(args)
     p, by = ws.preset, vqvae if args.kind == "guide" else ws.encoder(vqvae, args.guide)
     if args.kind == "windowed":
-        run, prior = p.windowed_run, WindowedGPT(p.windowed)
+        run, prior = p.windowed_training, WindowedGPT(p.windowed)
     else:
-        run = (args.kind == "guide" and p.guide_run) or p.gpt_run
+        run = (args.kind == "guide" and p.guide_run) or p.gpt_training
         prior = GPT(replace(p.gpt, n_classes=len(ws.dataset.classes), rate=getattr(by, "rate", 0.0)))
         if by is not vqvae:                                           # it goes on where the guide stopped
             prior.load_state_dict(by.prior.state_dict())
@@ -156,11 +156,11 @@ def train_prior(args):
         prior, *codes, run, folder, ws.dataset.fingerprint, args.accumulate), run=run)
 
 
-def look(vqvae, path: Path) -> Look:
+def look(vqvae, path: Path) -> StochasticDecoder:
     sharp, _ = load_model(path, "sharp", "python -m vqlib train-sharp")
     if sharp.cfg.code_dim != vqvae.cfg.code_dim:
         raise FileError(f"{path.name} is for codes of width {sharp.cfg.code_dim}, the VQ-VAE's have {vqvae.cfg.code_dim}")
-    return Look(vqvae, sharp)
+    return StochasticDecoder(vqvae, sharp)
 
 
 def evaluate(args):
@@ -178,7 +178,7 @@ def evaluate(args):
         said = metrics.evaluate_prior(prior, by, dataset, args.split, prior_card["classes"])
         result["prior"] = {"file": args.prior.name, **said}
     if args.judge or args.sweep:
-        from vqeval import judge as judging  # an extra, and slow to import
+        from vqlib.evaluation import suite as judging  # an extra, and slow to import
         for name, chosen, run, more in (("judged", args.judge, judging.judge, {"class_guidance": args.class_guidance}),
                                         ("sweep", args.sweep, judging.sweep, {})):
             if chosen:

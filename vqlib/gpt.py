@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqlib.linear import Linear
+from vqlib.backend.cpu import Linear
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,18 @@ class GPTConfig:
     layers: int = 6
     dropout: float = 0.1
     class_dropout: float = 0.1  # share of training images that lose their class: needed for guidance
-    rate: float = 0.0           # at which its codes are chosen, see vqlib.thrift; 0: the nearest
+    rate: float = 0.0           # at which its codes are chosen, see vqlib.entropy_constrained; 0: the nearest
 
     def __post_init__(self):
         if self.width % self.heads or self.heads % self.kv_heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads, or those not of {self.kv_heads} kv_heads")
 
 
-SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "layout_p": 1.0, "guidance": 1.0}  # of `generate`: as trained
-AROUND = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c] + [(-2, 0), (0, -2), (0, 2), (2, 0)]  # lattice steps
+SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "first_top_p": 1.0, "guidance": 1.0}  # of `generate`: as trained
+NEIGHBOURS = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c] + [(-2, 0), (0, -2), (0, 2), (2, 0)]  # lattice steps
 
 
-def sparse_to_dense(side: int) -> tuple[Tensor, Tensor]:
+def coarse_to_fine(side: int) -> tuple[Tensor, Tensor]:
     """(T,) cells (row * side + column) in the order of drawing, and (T, 12): when the cells around each were drawn, else T.
 
     The middle comes first, then lattices that halve their step: the centres of four drawn cells, then the edges between
@@ -48,7 +48,7 @@ def sparse_to_dense(side: int) -> tuple[Tensor, Tensor]:
     lattice = {(r, c): min(step(r), step(c)) for r in range(side) for c in range(side)}
     cells = sorted(lattice, key=lambda cell: (-lattice[cell], step(cell[0]) != step(cell[1]), cell))
     rank = {cell: t for t, cell in enumerate(cells)}
-    around = [[rank.get((r + a * lattice[r, c], b * lattice[r, c] + c), side**2) for a, b in AROUND] for r, c in cells]
+    around = [[rank.get((r + a * lattice[r, c], b * lattice[r, c] + c), side**2) for a, b in NEIGHBOURS] for r, c in cells]
     drawn = torch.tensor(around)
     drawn[drawn >= torch.arange(side**2)[:, None]] = side**2          # not yet, or outside
     return torch.tensor([r * side + c for r, c in cells]), drawn
@@ -111,13 +111,13 @@ class GPT(nn.Module):
     def __init__(self, cfg: GPTConfig, seed=0):
         super().__init__()
         self.cfg = cfg
-        for name, table in zip(("order", "around"), self.tables(cfg.grid)):
+        for name, table in zip(("generation_order", "around"), self.tables(cfg.grid)):
             self.register_buffer(name, table, persistent=False)
-        self.register_buffer("offset", torch.arange(len(AROUND)) * cfg.n_codes, persistent=False)
+        self.register_buffer("offset", torch.arange(len(NEIGHBOURS)) * cfg.n_codes, persistent=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.start = nn.Embedding(cfg.n_classes + 1, cfg.width)
-            none = len(AROUND) * cfg.n_codes                          # stands for codes that are not there
+            none = len(NEIGHBOURS) * cfg.n_codes                          # stands for codes that are not there
             self.near = nn.EmbeddingBag(none + 1, cfg.width, mode="sum", padding_idx=none)
             self.last = nn.Embedding(cfg.n_codes, cfg.width)
             self.row, self.column, self.last_row, self.last_column = (
@@ -127,11 +127,11 @@ class GPT(nn.Module):
             self.head = Linear(cfg.width, cfg.n_codes, bias=False)
             init_weights(self, cfg.layers)
 
-    tables = staticmethod(sparse_to_dense)
+    tables = staticmethod(coarse_to_fine)
 
     def known(self, labels: Tensor) -> Tensor:                        # (B,) -> (B, T, C)
         """What predictions know before any code is drawn: the class, their place, and that of the code before them."""
-        place, last = ((r + c).flatten(0, 1)[self.order] for r, c in ((self.row, self.column), (self.last_row, self.last_column)))
+        place, last = ((r + c).flatten(0, 1)[self.generation_order] for r, c in ((self.row, self.column), (self.last_row, self.last_column)))
         return self.start(labels)[:, None] + (place + F.pad(last[:-1], (0, 0, 1, 0)))
 
     def inputs(self, codes: Tensor, known: Tensor, first: int, n: int) -> Tensor:  # (B, T+1), (B, T, C) -> (B, n, C)
@@ -146,7 +146,7 @@ class GPT(nn.Module):
     def forward(self, prefix: Tensor, labels: Tensor) -> Tensor:     # (B, t) codes in the order of drawing, t may be 0; (B,)
         """Logits (B, t+1, K): row i predicts the code at cell order[i] from the i codes before it and the class."""
         t = prefix.shape[1]
-        codes = F.pad(prefix, (0, len(self.order) + 1 - t), value=-1)                # (B, T+1)
+        codes = F.pad(prefix, (0, len(self.generation_order) + 1 - t), value=-1)                # (B, T+1)
         x = F.dropout(self.inputs(codes, self.known(labels), 0, t + 1), self.cfg.dropout, self.training)
         for block in self.blocks:
             x = block(x)
@@ -154,14 +154,14 @@ class GPT(nn.Module):
 
     def nats(self, codes: Tensor, labels: Tensor) -> Tensor:         # (B, T), (B,)
         """-log p of each code, (B, T), row by row like the codes; their sum is the image's NLL in nats."""
-        drawn = codes[:, self.order]
+        drawn = codes[:, self.generation_order]
         logits = self(drawn[:, :-1], labels)                         # (B, T, K)
         nats = F.cross_entropy(logits.flatten(0, 1), drawn.flatten(), reduction="none")  # (B*T,) K stays the last axis
-        return nats.view_as(drawn)[:, self.order.argsort()]
+        return nats.view_as(drawn)[:, self.generation_order.argsort()]
 
-    def loss(self, codes: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:
+    def loss(self, codes: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Mean nats per code of a training batch, with some classes hidden."""
-        hide = (torch.rand(len(labels), generator=dice) < self.cfg.class_dropout).to(labels.device, non_blocking=True)
+        hide = (torch.rand(len(labels), generator=rng) < self.cfg.class_dropout).to(labels.device, non_blocking=True)
         return self.nats(codes, labels.masked_fill(hide, self.cfg.n_classes)).mean()
 
     @torch.no_grad()
@@ -178,25 +178,25 @@ class GPT(nn.Module):
             codes[:, t] = yield self.head(self.norm(x[:, 0]))
 
     @torch.no_grad()
-    def generate(self, labels: Tensor, temperature=1.0, top_k=0, top_p=1.0, layout_p=1.0, guidance=1.0, known=None,
+    def generate(self, labels: Tensor, temperature=1.0, top_k=0, top_p=1.0, first_top_p=1.0, guidance=1.0, known=None,
                  keep=None, seed=0, progress=None) -> Tensor:        # (B,) -> (B, T)
         """Codes drawn one after another, returned row by row.
 
         labels: (B,) in 0..n_classes, the last meaning any class. temperature > 0; top_k 0 and top_p 1 mean all codes.
-        layout_p: top_p of the first T/16 codes, which settle where the lesion lies: a rare one there cannot be mended later.
+        first_top_p: top_p of the first T/16 codes, which settle where the lesion lies: a rare one there cannot be mended later.
         guidance g: logits = any + g * (class - any) (Ho & Salimans 2022, equation 6 with g = 1 + w); 1 is off.
         known, keep: (B, T) codes and a bool mask; masked cells are taken over as they are (inpainting; what is drawn after
         them sees them, what is drawn before does not). progress(t, T) is called after each code.
         """
         device, T = self.head.weight.device, self.cfg.grid**2
-        dice, labels = torch.Generator().manual_seed(seed), labels.to(device)
+        rng, labels = torch.Generator().manual_seed(seed), labels.to(device)
         loop = self.steps(labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.cfg.n_classes)]))
         logits, codes = next(loop), torch.empty(len(labels), T, dtype=torch.long, device=device)
-        for t, cell in enumerate(self.order.tolist()):               # logits: (B, K) or (2B, K)
+        for t, cell in enumerate(self.generation_order.tolist()):               # logits: (B, K) or (2B, K)
             if guidance != 1:
                 told, free = logits.chunk(2)
                 logits = free.lerp(told, guidance)
-            codes[:, cell] = draw(logits, temperature, top_k, min(top_p, layout_p) if t < T // 16 else top_p, dice)
+            codes[:, cell] = draw(logits, temperature, top_k, min(top_p, first_top_p) if t < T // 16 else top_p, rng)
             if keep is not None:
                 codes[:, cell] = torch.where(keep[:, cell], known[:, cell], codes[:, cell])
             if t + 1 < T:
@@ -206,7 +206,7 @@ class GPT(nn.Module):
         return codes
 
 
-def draw(logits: Tensor, temperature, top_k, top_p, dice) -> Tensor:  # (B, K) -> (B,)
+def draw(logits: Tensor, temperature, top_k, top_p, rng) -> Tensor:  # (B, K) -> (B,)
     """One code per row, from the k likeliest codes and from the least set whose probability reaches top_p."""
     if not temperature > 0:
         raise ValueError(f"temperature {temperature} must be above 0; for the likeliest code take top_k=1")
@@ -221,5 +221,5 @@ def draw(logits: Tensor, temperature, top_k, top_p, dice) -> Tensor:  # (B, K) -
         sorted_p[sorted_p.cumsum(-1) - sorted_p >= top_p] = 0        # the code that crosses top_p stays
         p = torch.zeros_like(p).scatter(-1, which, sorted_p)
     ends = p.cumsum(-1, dtype=torch.double)                          # code k owns the part of [0, 1) up to its end
-    u = torch.rand(len(p), 1, generator=dice, dtype=torch.double) * ends[:, -1:]
+    u = torch.rand(len(p), 1, generator=rng, dtype=torch.double) * ends[:, -1:]
     return torch.searchsorted(ends, u, right=True)[:, 0]             # inverse CDF

@@ -95,7 +95,7 @@ def assert_fits(prior, vqvae) -> None:
 def evaluate_prior(prior, vqvae, dataset, split: str, classes: list[str]) -> dict:
     """Likelihood figures of a split; `classes` are the prior's, and a class it does not know counts as "any".
 
-    PSNR and SSIM are of the codes whose likelihood is told: the VQ-VAE's nearest, or those that a `Thrifty` finds.
+    PSNR and SSIM are of the codes whose likelihood is told: the VQ-VAE's nearest, or those that a `EntropyConstrainedEncoder` finds.
     """
     assert_fits(prior, vqvae)
     r = reconstruct(vqvae, dataset, split)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqlib.distributed import rank, total, world
-from vqlib.linear import linear
+from vqlib.backend.cpu import linear
+from vqlib.backend.distributed import all_reduce_sum, rank, world_size
 
 CHUNK = 4096  # rows per distance block: (4096, 512) floats are 8 MB and stay in cache; (N, K) never exists
 
@@ -57,20 +57,20 @@ class StraightThrough(torch.autograd.Function):
 class Quantizer(nn.Module):
     """Codebook learnt by exponential moving averages (van den Oord et al. 2017, appendix A.1).
 
-    `data_init` puts the first codes on rows of the first training batch; `revive` moves a code to a random row of the
+    `data_init` puts the first codes on rows of the first training batch; `reset_threshold` moves a code to a random row of the
     batch once its average count falls under that share of N/K (0: never). Both are off in the report. A batch may come in
     parts, one forward pass each, on several ranks: all are coded by the same codebook, which moves once, after the last.
     """
 
-    def __init__(self, n_codes, code_dim, decay=0.99, data_init=True, revive=0.02, seed=0):
+    def __init__(self, n_codes, code_dim, decay=0.99, data_init=True, reset_threshold=0.02, seed=0):
         super().__init__()
-        self.decay, self.revive, self.seed = decay, revive, seed
+        self.decay, self.reset_threshold, self.seed = decay, reset_threshold, seed
         codebook = torch.randn(n_codes, code_dim, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("codebook", codebook)                    # (K, D)
         self.register_buffer("count", torch.ones(n_codes))            # one pseudo-member each, not 0
         self.register_buffer("total", codebook.clone())               # (K, D) codebook = total / count
         self.register_buffer("updates", torch.tensor(0))
-        self.register_buffer("revived", torch.tensor(0))              # codes moved since the start
+        self.register_buffer("resets", torch.tensor(0))              # codes moved since the start
         self.register_buffer("waiting", torch.tensor(data_init))      # for the first batch
         self.expect(1)
 
@@ -108,19 +108,19 @@ class Quantizer(nn.Module):
         """Put the codes on rows of the first training batch before any of it is coded; later do nothing."""
         if self.fresh:
             places = [self._places(as_rows(z), i, 0) for i, z in zip(range(self.parts), parts, strict=True)]
-            self._put(self.waiting.expand(len(self.count)), total(sum(places)))
+            self._put(self.waiting.expand(len(self.count)), all_reduce_sum(sum(places)))
             self.waiting.fill_(False)
             self.fresh = False
 
     @torch.no_grad()
     def update(self, rows: Tensor, index: Tensor, picked: Tensor) -> Tensor:  # (n, D), (n,), (K,) of a part -> (K,) so far
         added = torch.zeros_like(self.total).index_add_(0, index, rows)  # (K, D) never an (N, K) one-hot
-        places = self._places(rows, self.done, 1) if self.revive else added[:0]
+        places = self._places(rows, self.done, 1) if self.reset_threshold else added[:0]
         self.sums = self.sums + torch.cat([x.flatten() for x in (picked, added, places)])
         self.done += 1
         if self.done < self.parts:
             return self.sums[: len(picked)]
-        picked, added, places = total(self.sums).split([picked.numel(), added.numel(), places.numel()])
+        picked, added, places = all_reduce_sum(self.sums).split([picked.numel(), added.numel(), places.numel()])
         self.done, self.sums = 0, 0
         self.count.lerp_(picked, 1 - self.decay)
         self.total.lerp_(added.view_as(self.total), 1 - self.decay)
@@ -128,15 +128,15 @@ class Quantizer(nn.Module):
         self.codebook.copy_(torch.where(picked[:, None] > 0, moved, self.codebook))
         self.updates += 1
         self.clock += 1
-        if self.revive:                                               # below the 1 of a new code: it gets time to be picked
-            dead = self.count < min(self.revive * len(rows) * self.parts * world() / len(self.count), 0.5)  # (K,)
+        if self.reset_threshold:                                               # below the 1 of a new code: it gets time to be picked
+            dead = self.count < min(self.reset_threshold * len(rows) * self.parts * world_size() / len(self.count), 0.5)  # (K,)
             self._put(dead, places.view_as(self.total)[dead.cumsum(0) - 1])
-            self.revived += dead.sum()
+            self.resets += dead.sum()
         return picked
 
     def _places(self, rows: Tensor, part: int, later: int) -> Tensor:  # (n, D) -> (K, D)
         """K random rows of the whole batch; 0 where another part or rank has them, so that the sum over all is the rows."""
-        n, N = len(rows), len(rows) * self.parts * world()
+        n, N = len(rows), len(rows) * self.parts * world_size()
         pick = torch.randperm(N, generator=torch.Generator().manual_seed(self.seed + self.clock + later))
         pick = pick.repeat(-(-len(self.count) // N))[: len(self.count)] - n * (rank() * self.parts + part)
         pick = pick.to(rows.device, non_blocking=True)

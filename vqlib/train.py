@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqdata.augment import Augment, view
-from vqlib.batches import batches, by_class, order
-from vqlib.distributed import agree, rank, replicated, total, world
-from vqlib.files import FileError, load_model, load_state, save_state, write_atomically
+from vqlib.backend.distributed import agree, all_reduce_sum, rank, replicated, world_size
+from vqlib.checkpoint import FileError, load_model, load_state, save_state, write_atomically
+from vqlib.data.augment import Augment, dihedral
+from vqlib.data.batches import batches, by_class, order
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainConfig:
     """How long and how fast to train."""
 
     steps: int
@@ -45,12 +45,12 @@ class Run:
         return rise * self.lrs[step * len(self.lrs) // self.steps]
 
 
-class Session:
+class Trainer:
     """Model, optimiser and step of one run, with checkpoints and a JSONL log in `folder` (None: keeps nothing)."""
 
-    def __init__(self, model, run: Run, folder: Path | None, fingerprint: str, loss, parts: int):
-        if run.batch % (world() * parts):
-            raise ValueError(f"a batch of {run.batch} does not divide by {world()} ranks x {parts} passes")
+    def __init__(self, model, run: TrainConfig, folder: Path | None, fingerprint: str, loss, parts: int):
+        if run.batch % (world_size() * parts):
+            raise ValueError(f"a batch of {run.batch} does not divide by {world_size()} ranks x {parts} passes")
         self.model, self.run, self.folder, self.step = model, run, folder and Path(folder), 0
         groups = [{"params": [p for p in model.parameters() if (p.dim() > 1) == matrix],
                    "weight_decay": run.weight_decay * matrix} for matrix in (True, False)]
@@ -95,7 +95,7 @@ class Session:
         self.optimizer.zero_grad(set_to_none=True)
         said = []
         for i, part in enumerate(parts, 1):
-            with self.loss.no_sync() if i < len(parts) and world() > 1 else nullcontext():   # ranks exchange gradients once
+            with self.loss.no_sync() if i < len(parts) and world_size() > 1 else nullcontext():   # ranks exchange gradients once
                 with self.precision:
                     loss, values = self.loss(*part)
                 (loss / len(parts)).backward()
@@ -104,7 +104,7 @@ class Session:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.clip)
         self.optimizer.step()
         self.step += 1
-        return total(torch.stack(said)) / world()
+        return all_reduce_sum(torch.stack(said)) / world_size()
 
     def record(self, **values) -> None:
         """Append one line to the log; stops the run at a loss that is no number, with the last checkpoint kept."""
@@ -134,7 +134,7 @@ class Session:
                                          "optimizer": self.optimizer.state_dict(), "extra": self.extra})
 
 
-def train_vqvae(model, dataset, run: Run, cfg: Augment, variance=1.0, folder=None, accumulate=1):
+def train_vqvae(model, dataset, run: TrainConfig, cfg: Augment, variance=1.0, folder=None, accumulate=1):
     """Yield (step, losses) after each update; losses are detached tensors.
 
     recon = squared error of normalised pixels / `variance`; with the variance of exactly those pixels (1.0) it is 1
@@ -147,7 +147,7 @@ def train_vqvae(model, dataset, run: Run, cfg: Augment, variance=1.0, folder=Non
         recon = F.mse_loss(x_hat, x) / variance
         return recon + model.cfg.beta * q.commit, torch.stack([recon.detach(), q.commit.detach(), q.perplexity])
 
-    session = Session(model, run, folder, dataset.fingerprint, loss, accumulate)
+    session = Trainer(model, run, folder, dataset.fingerprint, loss, accumulate)
     model.quantizer.expect(accumulate)
     for images in batches(dataset, "train", run.batch, run.seed, cfg, session.step):
         if session.step >= run.steps:
@@ -159,7 +159,7 @@ def train_vqvae(model, dataset, run: Run, cfg: Augment, variance=1.0, folder=Non
                 model.quantizer.survey(model.encoder(model.normalise(x)) for x in parts)
         values = session.update([(x,) for x in parts])                # (parts, 3)
         losses = dict(zip(("recon", "commit"), values.mean(0))) | {"perplexity": values[-1, 2]}  # the last has seen all picks
-        yield session.end_of_update(losses, revived=model.quantizer.revived)
+        yield session.end_of_update(losses, resets=model.quantizer.resets)
     model.eval()
 
 
@@ -169,7 +169,7 @@ def encode_dataset(model, dataset, split: str, views=(0,), batch=128) -> tuple[T
     rows, parts = dataset.splits[split], []
     for chunk in np.array_split(rows, max(1, -(-len(rows) // batch))):
         x = dataset[chunk].to(model.mean.device)
-        parts.append(torch.stack([model.encode(view(x, k)).flatten(1) for k in views], 1).short().cpu())
+        parts.append(torch.stack([model.encode(dihedral(x, k)).flatten(1) for k in views], 1).short().cpu())
     return torch.cat(parts), dataset.labels[rows]
 
 
@@ -182,27 +182,27 @@ def held_out_nats(prior, codes: Tensor, labels: Tensor, batch=64) -> Tensor:  # 
                       for i in range(0, len(codes), batch)])
 
 
-def prior_parts(codes, labels, picks, run: Run, step: int, accumulate: int):
-    """This rank's parts of a batch: codes, labels, dice that go on where the part before stops, and a seed for dropout."""
-    seed, n = run.seed * 1_000_003 + step, len(picks) // (world() * accumulate)
+def prior_parts(codes, labels, picks, run: TrainConfig, step: int, accumulate: int):
+    """This rank's parts of a batch: codes, labels, rng that go on where the part before stops, and a seed for dropout."""
+    seed, n = run.seed * 1_000_003 + step, len(picks) // (world_size() * accumulate)
     for part in range(rank() * accumulate, (rank() + 1) * accumulate):
-        dice = torch.Generator().manual_seed(seed)
-        views = torch.randint(codes.shape[1], (len(picks),), generator=dice)               # one of each image
-        torch.rand(part * n, generator=dice)                          # a loss draws one number per image
+        rng = torch.Generator().manual_seed(seed)
+        views = torch.randint(codes.shape[1], (len(picks),), generator=rng)               # one of each image
+        torch.rand(part * n, generator=rng)                          # a loss draws one number per image
         i, v = (torch.as_tensor(x)[part * n : (part + 1) * n].to(codes.device, non_blocking=True) for x in (picks, views))
-        yield codes[i, v].long(), labels[i], dice, seed + (part << 40)
+        yield codes[i, v].long(), labels[i], rng, seed + (part << 40)
 
 
-def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint="", accumulate=1):
+def train_prior(prior, train, held_out, run: TrainConfig, folder=None, fingerprint="", accumulate=1):
     """Yield (step, losses) after each update; keeps the weights of the best held-out evaluation and stops without gains.
 
     train: codes (n, V, T) and labels (n,); held_out: codes (m, V, T), of which view 0 is scored, and labels (m,).
     Every `run.eval_every` updates losses also have `train` and `held_out`: nats per code in eval mode, on as many images.
     """
-    def loss(prior, codes, labels, dice, seed):
+    def loss(prior, codes, labels, rng, seed):
         with torch.random.fork_rng(devices=[]):                       # dropout too depends on (seed, step) only
             torch.manual_seed(seed)
-            nats = prior.loss(codes, labels, dice)
+            nats = prior.loss(codes, labels, rng)
         return nats, nats.detach()[None]
 
     codes, labels = (x.to(prior.head.weight.device) for x in train)
@@ -210,9 +210,9 @@ def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint="", a
     fixed = {}
     for name, (c, y) in {"train": train, "held_out": held_out}.items():
         some = torch.randperm(len(c), generator=torch.Generator().manual_seed(run.seed))[:m]  # files are sorted by class
-        some = some[: m - m % world()][rank() :: world()]             # each rank scores as many
+        some = some[: m - m % world_size()][rank() :: world_size()]             # each rank scores as many
         fixed[name] = c[some, 0], y[some]
-    session = Session(prior, run, folder, fingerprint, loss, accumulate)
+    session = Trainer(prior, run, folder, fingerprint, loss, accumulate)
     best = session.extra.setdefault("best", {"held_out": math.inf, "step": 0, "weights": copy.deepcopy(prior.state_dict())})
     for step, picks in order(len(codes), run.batch, run.seed, session.step, by_class(train[1], run.balance)):
         if session.step >= run.steps or (run.patience and session.step - best["step"] >= run.patience * run.eval_every):
@@ -220,7 +220,7 @@ def train_prior(prior, train, held_out, run: Run, folder=None, fingerprint="", a
         prior.train()
         losses = {"loss": session.update([*prior_parts(codes, labels, picks, run, step, accumulate)]).mean()}
         if session.step % run.eval_every == 0 or session.step == run.steps:
-            losses |= {name: total(held_out_nats(prior, *part).mean()) / world() for name, part in fixed.items()}
+            losses |= {name: all_reduce_sum(held_out_nats(prior, *part).mean()) / world_size() for name, part in fixed.items()}
             if losses["held_out"] < best["held_out"]:
                 best.update(held_out=float(losses["held_out"]), step=session.step, weights=copy.deepcopy(prior.state_dict()))
         yield session.end_of_update(losses)

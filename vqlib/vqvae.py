@@ -26,7 +26,7 @@ class VQVAEConfig:
     beta: float = 0.25         # pulls encoder outputs towards their codes; raise it if they drift apart
     decay: float = 0.99        # of the codebook's moving averages; higher is steadier and slower
     data_init: bool = True
-    revive: float = 0.02       # share of N/K under which a code counts as dead; 0 lets it die
+    reset_threshold: float = 0.02       # share of N/K under which a code counts as dead; 0 lets it die
 
     def __post_init__(self):
         if self.n_down < 1 or self.image_size % 2**self.n_down:
@@ -80,7 +80,7 @@ class VQVAE(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoder, self.decoder = encoder(cfg), decoder(cfg)
-        self.quantizer = Quantizer(cfg.n_codes, cfg.code_dim, cfg.decay, cfg.data_init, cfg.revive, seed)
+        self.quantizer = Quantizer(cfg.n_codes, cfg.code_dim, cfg.decay, cfg.data_init, cfg.reset_threshold, seed)
 
     def normalise(self, images: Tensor) -> Tensor:
         """[0, 1] -> mean 0 and variance 1 per channel over the training split.
@@ -89,7 +89,7 @@ class VQVAE(nn.Module):
         """
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def undo(self, x: Tensor) -> Tensor:
+    def denormalise(self, x: Tensor) -> Tensor:
         """The inverse of `normalise`: each channel with its own mean and std (the report used red's for all three)."""
         return x * self.std + self.mean
 
@@ -109,4 +109,4 @@ class VQVAE(nn.Module):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:                         # (B, h, w) -> (B, 3, H, W) in [0, 1]
         """Images of codes, clipped to [0, 1]."""
-        return self.undo(self.decoder(self.quantizer.lookup(codes))).clamp(0, 1)
+        return self.denormalise(self.decoder(self.quantizer.lookup(codes))).clamp(0, 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from vqdata.memory import keep_pages
+from vqlib.backend.memory import keep_pages
 
 from .timing import Row
 

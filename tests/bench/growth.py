@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from matplotlib.ticker import NullFormatter
 
-from vqdata.dataset import build_cache
-from vqdata.layouts import Record, Source
-from vqdata.pixels import Geometry
+from vqlib.data.dataset import build_cache
+from vqlib.data.decode import Geometry
+from vqlib.data.sources import Record, Source
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.quantizer import Quantizer
 from vqlib.vqvae import VQVAE, VQVAEConfig
@@ -54,9 +54,9 @@ def quantizer(K: int):
 
 def training(side: int):
     """Loss and gradient of the default GPT on side**2 codes."""
-    model, dice = GPT(GPTConfig(grid=side)).train(), torch.Generator()
+    model, rng = GPT(GPTConfig(grid=side)).train(), torch.Generator()
     codes, labels = torch.zeros(BATCH, side**2, dtype=torch.long), torch.zeros(BATCH, dtype=torch.long)
-    return lambda: model.loss(codes, labels, dice).backward(), BATCH
+    return lambda: model.loss(codes, labels, rng).backward(), BATCH
 
 
 def sampling(side: int):

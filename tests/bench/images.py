@@ -17,13 +17,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from vqdata.augment import Augment
-from vqdata.dataset import Dataset, build_cache
-from vqdata.layouts import Record, Source, open_source
-from vqdata.memory import keep_pages
-from vqdata.pixels import Geometry, decode
-from vqdata.synthetic import synthetic
-from vqlib.batches import batches
+from vqlib.backend.memory import keep_pages
+from vqlib.data.augment import Augment
+from vqlib.data.batches import batches
+from vqlib.data.dataset import Dataset, build_cache
+from vqlib.data.decode import Geometry, decode
+from vqlib.data.sources import Record, Source, open_source
+from vqlib.data.synthetic import synthetic
 from vqlib.vqvae import VQVAE, VQVAEConfig
 
 from .timing import Row, between, compare
@@ -121,9 +121,9 @@ def one_epoch(folder: Path) -> int:
 def residency(folder: Path, n: int):
     """In a process of its own: this one has seen too much."""
     folder.mkdir()
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for i in range(n):
-        cells = Image.fromarray(dice.integers(0, 256, (16, 16, 3), np.uint8))
+        cells = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
         cells.resize((128, 128)).save(folder / f"{i:05d}.jpg")
     Dataset(as_source(sorted(folder.glob("*.jpg"))), Geometry(), cache=folder)           # builds the cache
     grown = int(subprocess.check_output([sys.executable, "-m", "tests.bench.images", str(folder)], cwd=ROOT)) / 1e6

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .timing import Row, between, compare
 
-LIBRARY = "import vqdata.dataset, vqlib.vqvae, vqlib.gpt, vqlib.windowed, vqlib.train, vqlib.metrics, vqlib.presets"
+LIBRARY = "import vqlib.data.dataset, vqlib.vqvae, vqlib.gpt, vqlib.windowed_gpt, vqlib.train, vqlib.metrics, vqlib.presets"
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("umap", "sklearn", "numba")
 

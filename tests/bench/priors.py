@@ -22,13 +22,13 @@ def trainer(model, loss):
 
 
 def contestants(cfg: GPTConfig, batch: int) -> dict:
-    dice = torch.Generator().manual_seed(0)
-    codes = torch.randint(cfg.n_codes, (batch, cfg.grid**2), generator=dice)
+    rng = torch.Generator().manual_seed(0)
+    codes = torch.randint(cfg.n_codes, (batch, cfg.grid**2), generator=rng)
     labels = torch.arange(batch) % cfg.n_classes
     tokens = torch.cat([torch.full((batch, 1), cfg.n_codes), codes], 1)                  # their start token is one more code
     sizes = cfg.n_codes + 1, cfg.grid**2 + 1, cfg.width, cfg.heads, cfg.layers, cfg.dropout
     ours, plain, theirs = GPT(cfg), PlainGPT(*sizes), gpt2(*sizes)
-    return {"ours": trainer(ours, lambda: ours.loss(codes, labels, dice)),
+    return {"ours": trainer(ours, lambda: ours.loss(codes, labels, rng)),
             "plain": trainer(plain, lambda: plain(tokens[:, :-1], codes)),
             "gpt2": trainer(theirs, lambda: theirs(input_ids=tokens, labels=tokens).loss)}
 

@@ -18,7 +18,7 @@ PEERS = {"vector-quantize-pytorch, EMA": (Lucidrains, ">= 6", ">= 1.5"),
 def alone(batch: int, D: int, K: int, rounds: int):
     """Forward and update of (B, D, 32, 32); forward only of the graph, no backward pass."""
     z = torch.randn(batch, D, 32, 32)
-    layers = {"ours": Quantizer(K, D, data_init=False, revive=0.0)} | {name: cls(K, D) for name, (cls, *_) in PEERS.items()}
+    layers = {"ours": Quantizer(K, D, data_init=False, reset_threshold=0.0)} | {name: cls(K, D) for name, (cls, *_) in PEERS.items()}
     runs = {name: partial(layer.train(), z) for name, layer in layers.items()}
     seconds = compare(rounds, **runs)
     what = f"quantizer, N {z[:, 0].numel():,}, D {D}, K {K}, forward + update"

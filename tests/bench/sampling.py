@@ -2,7 +2,7 @@
 import torch
 
 from vqlib.gpt import GPT, GPTConfig, draw
-from vqlib.windowed import WindowedConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedConfig, WindowedGPT
 
 from .peers import gpt2
 from .timing import Row, between, compare
@@ -11,9 +11,9 @@ from .timing import Row, between, compare
 @torch.no_grad()
 def reports_way(model: WindowedGPT, n: int, steps):
     """The report's loop at some steps only: a pass over the last codes, as many as its window holds, then a draw."""
-    tokens, dice = torch.zeros(n, model.cfg.window, dtype=torch.long), torch.Generator().manual_seed(0)
+    tokens, rng = torch.zeros(n, model.cfg.window, dtype=torch.long), torch.Generator().manual_seed(0)
     for t in steps:
-        draw(model(tokens[:, : t + 1])[:, -1, : model.cfg.n_codes], 1.0, 0, 1.0, dice)
+        draw(model(tokens[:, : t + 1])[:, -1, : model.cfg.n_codes], 1.0, 0, 1.0, rng)
 
 
 def spaced(T: int, n: int) -> list[int]:

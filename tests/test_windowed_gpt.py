@@ -1,0 +1,121 @@
+"""Laws of the report's windowed transformer, our baseline."""
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import loud
+
+from vqlib.windowed_gpt import WindowedConfig, WindowedGPT
+
+
+def toy(grid, **kwargs):
+    return loud(WindowedGPT(WindowedConfig(grid=grid, n_codes=16, width=16, heads=2, layers=1, **kwargs)))
+
+
+def draw(*shape, seed=1):
+    return torch.randint(16, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_prediction_never_sees_its_own_future_and_does_see_its_past():
+    model, tokens = toy(8), draw(2, 16)
+    other = tokens.clone()
+    other[:, 5] = (other[:, 5] + 1) % 16
+    difference = (model(tokens) - model(other)).abs().amax((0, 2))
+    assert (difference[:5] < 1e-5).all()
+    assert (difference[5:] > 1e-3).all()
+
+
+def test_six_heads_floor_to_126_of_128_channels_in_the_reports_size():
+    cfg = WindowedConfig()
+    block = WindowedGPT(cfg).blocks[0]
+    assert (block.heads, block.head_width) == (6, 21)
+    assert block.qkv.weight.shape == (3 * 126, 128)
+    assert cfg.window == 256
+
+
+@pytest.mark.parametrize("grid", [2, 4, 5, 6, 7, 8, 14])
+def test_every_code_is_scored_once_whatever_the_grid(grid):
+    model, codes = toy(grid), draw(3, grid**2)
+    calls = []
+    forward = model.forward
+    model.forward = lambda tokens: calls.append(tokens) or forward(tokens)
+    nats = model.nats(codes, None)
+    assert nats.shape == codes.shape
+    assert all(t.shape[1] == model.cfg.window for t in calls)
+
+
+@pytest.mark.parametrize("grid", [4, 7, 8])
+@torch.no_grad()
+def test_each_code_is_scored_from_the_tokens_right_before_it(grid):
+    model, codes = toy(grid), draw(2, grid**2)
+    tokens, w, T = model.sequence(codes), model.cfg.window, grid**2
+    nats = model.nats(codes, None)
+    for i in range(T):
+        options = [F.cross_entropy(model(tokens[:, first : first + w])[:, i - first], codes[:, i], reduction="none")
+                   for first in range(max(0, i - w + 1), min(i, T - w) + 1)]
+        context = [i - first + 1 for first in range(max(0, i - w + 1), min(i, T - w) + 1)]
+        fits = [k for k, o in zip(context, options) if torch.allclose(o, nats[:, i], atol=1e-4)]
+        assert fits, f"code {i} was scored from no window that holds what precedes it"
+        assert max(fits) >= min(i + 1, w // 2), f"code {i} was scored from {fits} tokens only"
+
+
+def test_the_first_window_is_scored_directly():
+    model, codes = toy(8), draw(2, 64)
+    tokens = F.pad(codes, (1, 0), value=16)[:, :16]
+    expected = -model(tokens).log_softmax(-1).gather(-1, codes[:, :16, None])[..., 0]
+    assert torch.allclose(model.nats(codes, None)[:, :16], expected, atol=1e-5)
+
+
+def test_a_change_reaches_only_the_scores_of_its_window(windowed):
+    codes = draw(1, 16)
+    other = codes.clone()
+    other[0, 9] = (other[0, 9] + 1) % 16
+    same = torch.isclose(windowed.nats(codes, None), windowed.nats(other, None), atol=1e-6)[0]
+    assert same[:9].all()                                             # the past
+    assert same[9 + windowed.cfg.window + 1 :].all()                  # and what lies beyond a window of 4
+    assert not same[9]
+
+
+def test_training_windows_lie_anywhere_from_start_to_end_token(windowed, monkeypatch):
+    seen = []
+    forward = windowed.forward
+    monkeypatch.setattr(windowed, "forward", lambda tokens: seen.append(tokens) or forward(tokens))
+    windowed.loss(draw(500, 16), None, torch.Generator().manual_seed(0))
+    assert (seen[0][:, 0] == 16).float().mean() == pytest.approx(1 / 14, abs=0.04)       # 14 places for 4 + 1 of 18 tokens
+    assert (seen[0] != 17).all()                                      # the end is only ever predicted
+
+
+def test_the_end_token_is_learnt(windowed, monkeypatch):
+    targets = []
+    monkeypatch.setattr(F, "cross_entropy", lambda x, y, **k: targets.append(y) or torch.zeros(1))
+    windowed.loss(draw(500, 16), None, torch.Generator().manual_seed(0))
+    assert (targets[0][:, -1] == 17).any()
+
+
+def test_start_and_end_are_never_drawn(windowed):
+    with torch.no_grad():
+        windowed.head.bias[16:] = 100.0                               # however likely they are
+    codes = windowed.generate(50, temperature=3.0)
+    assert codes.shape == (50, 16)
+    assert codes.max() < 16
+    assert codes.min() >= 0
+
+
+def test_generation_takes_the_likeliest_code_after_the_last_window(windowed):
+    codes, w = windowed.generate(2, top_k=1), windowed.cfg.window
+    tokens = F.pad(codes, (1, 0), value=16)
+    for i in range(16):
+        logits = windowed(tokens[:, max(0, i + 1 - w) : i + 1])[:, -1, :16]
+        assert torch.equal(codes[:, i], logits.argmax(-1))
+
+
+def test_the_same_seed_gives_the_same_sample(windowed):
+    assert torch.equal(windowed.generate(3, seed=1), windowed.generate(3, seed=1))
+    assert not torch.equal(windowed.generate(3, seed=1), windowed.generate(3, seed=2))
+
+
+@torch.no_grad()
+def test_a_fresh_baseline_knows_nothing():
+    fresh = WindowedGPT(WindowedConfig(grid=4, n_codes=16, width=16, heads=2, layers=2)).eval()
+    assert float(fresh.nats(draw(6, 16), None).mean()) == pytest.approx(math.log(18), abs=0.02)   # 16 codes, start, end

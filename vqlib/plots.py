@@ -1,0 +1,72 @@
+"""Drawing helpers: each draws on an `ax` and returns it; the notebook owns layout, titles and saving."""
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython import get_ipython
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from vqlib.backend.paths import home
+
+plt.rcParams.update({"figure.dpi": 72, "savefig.dpi": 120, "figure.constrained_layout.use": True, "font.size": 10,
+                     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "legend.frameon": False})
+
+if get_ipython():  # as PNG, photographs would take a notebook past 1 MB
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
+
+
+def figures(preset: str) -> Path:
+    """figures/ holds the flagship's, figures/<preset>/ the others'."""
+    return home() / "figures" / ("" if preset == "flagship" else preset)
+
+
+def save(fig, workspace, name: str) -> None:
+    """Write figures/<preset>/<name>.png with the data's name on it; the same inputs give the same bytes."""
+    source = f"{workspace.dataset.title}, preset {workspace.preset.name}"
+    fig.text(1, -0.005, source, ha="right", va="top", fontsize=7, color="0.5")
+    path = figures(workspace.preset.name) / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, metadata={"Software": None}, bbox_inches="tight")
+
+
+def show_images(ax, images: Tensor, per_row=8, title=""):            # (n, 3, H, W) in [0, 1]
+    grid = make_grid(images.clamp(0, 1).cpu(), nrow=per_row, padding=2, pad_value=1)
+    ax.imshow(grid.movedim(0, -1).numpy(), interpolation="nearest")
+    ax.set_axis_off()
+    ax.set_title(title)
+    return ax
+
+
+def curve(ax, log: list[dict], key: str, label="", smooth=1, **style):
+    """One value of a JSONL log against updates, as a running mean over `smooth` lines."""
+    points = [(line["step"], line[key]) for line in log if key in line]
+    steps, values = np.array(points).T
+    smooth = min(smooth, len(values))
+    if smooth > 1:
+        values = np.convolve(values, np.ones(smooth) / smooth, "valid")
+        steps = steps[smooth - 1 :]
+    ax.plot(steps, values, label=label or key, **style)
+    ax.set_xlabel("updates")
+    return ax
+
+
+def scatter_codes(ax, points: np.ndarray, counts: np.ndarray, colours: np.ndarray, title=""):  # (K, 2), (K,), (K, 3)
+    """A dot per code: area by use, colour as decoded; codes never picked are grey crosses."""
+    live = counts > 0
+    ax.scatter(*points[live].T, s=8 + 400 * counts[live] / counts.sum() * len(counts) / 20, c=colours[live],
+               edgecolors="k", linewidths=0.3)
+    ax.scatter(*points[~live].T, s=18, c="0.6", marker="x", linewidths=0.8)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_title(title)
+    return ax
+
+
+def code_patches(vqvae) -> Tensor:                      # -> (K, 3, p, p)
+    """What each code paints: the centre cell of a 5 x 5 grid filled with that code, decoded."""
+    K, f = vqvae.cfg.n_codes, 2**vqvae.cfg.n_down
+    codes = torch.arange(K, device=vqvae.mean.device)[:, None, None].expand(K, 5, 5)
+    return torch.cat([vqvae.decode(c) for c in codes.split(128)])[..., 2 * f : 3 * f, 2 * f : 3 * f]

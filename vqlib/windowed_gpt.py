@@ -1,0 +1,87 @@
+"""The report's prior: a transformer on random windows of the code sequence, kept as the baseline.
+
+Letters: B images, T = h*w codes per image, K codes, w window length, t tokens of it known.
+"""
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqlib.backend.cpu import Linear
+from vqlib.gpt import Block, draw, init_weights
+
+
+@dataclass(frozen=True)
+class WindowedConfig:
+    """Sizes of the report's transformer; 6 heads floor to 21 channels each, 126 of 128, as there."""
+
+    grid: int = 32
+    n_codes: int = 512
+    width: int = 128
+    heads: int = 6
+    layers: int = 6
+    dropout: float = 0.2
+
+    @property
+    def window(self) -> int:
+        """A quarter of the grid, as 256 is of 1,024."""
+        return self.grid**2 // 4
+
+
+class WindowedGPT(nn.Module):
+    """The report's prior, kept as the baseline: windows of the sequence start (K), codes, end (K + 1).
+
+    Positions count from the window's first token: it never knows where it is, so it can learn texture but no layout.
+    """
+
+    def __init__(self, cfg: WindowedConfig, seed=1337):
+        super().__init__()
+        self.cfg = cfg
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.embed = nn.Embedding(cfg.n_codes + 2, cfg.width)
+            self.position = nn.Embedding(cfg.window, cfg.width)
+            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout, activation=nn.ReLU) for _ in range(cfg.layers)])
+            self.norm = nn.LayerNorm(cfg.width)
+            self.head = Linear(cfg.width, cfg.n_codes + 2)
+            init_weights(self, cfg.layers)
+
+    def forward(self, tokens: Tensor) -> Tensor:                      # (B, t), t <= w -> (B, t, K+2)
+        x = self.embed(tokens) + self.position.weight[: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+    def sequence(self, codes: Tensor) -> Tensor:                      # (B, T) -> (B, T+2)
+        return F.pad(F.pad(codes, (1, 0), value=self.cfg.n_codes), (0, 1), value=self.cfg.n_codes + 1)
+
+    def loss(self, codes: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """Mean nats per token of one random window per image; the class is not used."""
+        tokens, w = self.sequence(codes), self.cfg.window
+        first = torch.randint(tokens.shape[1] - w, (len(tokens), 1), generator=rng)
+        windows = tokens.gather(1, (first + torch.arange(w + 1)).to(tokens.device, non_blocking=True))  # (B, w+1)
+        return F.cross_entropy(self(windows[:, :-1]).transpose(1, 2), windows[:, 1:])
+
+    def nats(self, codes: Tensor, labels: Tensor) -> Tensor:          # (B, T)
+        """-log p of each code, (B, T), in strides of w/2: after the first window each code sees w/2 to w tokens."""
+        tokens, w, T = self.sequence(codes)[:, :-1], self.cfg.window, codes.shape[1]
+        parts, done = [], 0
+        for i in [*range(0, T - w, max(1, w // 2)), T - w]:           # token i predicts code i
+            nats = F.cross_entropy(self(tokens[:, i : i + w]).transpose(1, 2), codes[:, i : i + w], reduction="none")
+            parts.append(nats[:, done - i :])
+            done = i + w
+        return torch.cat(parts, 1)
+
+    @torch.no_grad()
+    def generate(self, n: int, temperature=1.0, top_k=0, top_p=1.0, seed=0, progress=None) -> Tensor:  # (n, T)
+        """The report's way: a full pass over the last w tokens for each new one. Start and end are never drawn."""
+        self.eval()
+        rng, T = torch.Generator().manual_seed(seed), self.cfg.grid**2
+        tokens = torch.full((n, 1), self.cfg.n_codes, device=self.head.weight.device)
+        for t in range(T):
+            logits = self(tokens[:, -self.cfg.window :])[:, -1, : self.cfg.n_codes]
+            tokens = torch.cat([tokens, draw(logits, temperature, top_k, top_p, rng)[:, None].to(tokens.device)], 1)
+            if progress:
+                progress(t + 1, T)
+        return tokens[:, 1:]
