@@ -13,9 +13,10 @@ from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import read_synthetic
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
-from vqlib.windowed_gpt import WindowedConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedGPTConfig, WindowedGPT
 
-TINY = VQVAEConfig(image_size=16, n_down=2, hidden=8, residual_hidden=4, residual_layers=1, n_codes=16, code_dim=4)
+TINY = VQVAEConfig(image_size=16, n_down=2, hidden=8, residual_hidden=4, residual_layers=1,
+                   n_codes=16, code_dim=4)
 
 
 @pytest.fixture
@@ -36,8 +37,10 @@ def dataset(tmp_path_factory):
 @pytest.fixture
 def vqvae(dataset):
     """A tiny VQ-VAE whose codebook lies where its encoder's outputs are; eval mode."""
-    model = VQVAE(TINY, seed=0)
-    model.train()(model.normalise(dataset[np.arange(32)]))         # data initialisation
+    model, images = VQVAE(TINY, seed=0), dataset[np.arange(32)]
+    model.quantizer.init_from(model.encoder(model.normalise(images)))
+    model.train()(model.normalise(images))
+    model.quantizer.step()
     return model.eval()
 
 
@@ -58,7 +61,7 @@ def gpt():
 
 @pytest.fixture
 def windowed():
-    return loud(WindowedGPT(WindowedConfig(grid=4, n_codes=16, width=16, heads=2, layers=2)))
+    return loud(WindowedGPT(WindowedGPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=2)))
 
 
 @pytest.fixture
@@ -89,8 +92,9 @@ def ham(tmp_path):
         part = root / f"HAM10000_images_part_{1 + i // 20}"
         part.mkdir(parents=True, exist_ok=True)
         picture(i).save(part / f"ISIC_{i:07d}.jpg", quality=95)
-        rows.append({"lesion_id": f"HAM_{i // 2:07d}", "image_id": f"ISIC_{i:07d}", "dx": ("nv", "mel", "bcc")[i // 2 % 3],
-                     "dx_type": "histo", "age": 50, "sex": "female", "localization": "back"})
+        rows.append({"lesion_id": f"HAM_{i // 2:07d}", "image_id": f"ISIC_{i:07d}",
+                     "dx": ("nv", "mel", "bcc")[i // 2 % 3], "dx_type": "histo", "age": 50,
+                     "sex": "female", "localization": "back"})
     write_table(root / "HAM10000_metadata.csv", rows)
     return root, rows
 
@@ -98,9 +102,12 @@ def ham(tmp_path):
 @pytest.fixture
 def npz(tmp_path):
     """A MedMNIST archive of 20 + 5 + 5 dermoscopic images of 28 px."""
-    rng, path = np.random.default_rng(0), tmp_path / "dermamnist.npz"
-    np.savez(path, **{f"{split}_images": rng.integers(0, 256, (n, 28, 28, 3), dtype=np.uint8) for split, n in SIZES.items()},
-             **{f"{split}_labels": np.arange(n)[:, None] % 7 for split, n in SIZES.items()})
+    rng, path, arrays = np.random.default_rng(0), tmp_path / "dermamnist.npz", {}
+    for split, n in SIZES.items():
+        arrays[f"{split}_images"] = rng.integers(0, 256, (n, 28, 28, 3), dtype=np.uint8)
+    for split, n in SIZES.items():
+        arrays[f"{split}_labels"] = np.arange(n)[:, None] % 7
+    np.savez(path, **arrays)
     return path
 
 

@@ -21,7 +21,7 @@ from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig, StochasticDecoder
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.presets import PRESETS
 from vqlib.train import TrainConfig
-from vqlib.windowed_gpt import WindowedConfig
+from vqlib.windowed_gpt import WindowedGPTConfig
 
 pytestmark = pytest.mark.usefixtures("home")
 CARD = {"preset": "smoke", "geometry": {"crop": 16, "resize": 16}, "classes": ["bcc", "mel", "nv"]}
@@ -179,7 +179,7 @@ def short(monkeypatch):
     smoke = replace(PRESETS["smoke"], geometry=Geometry(16, 16), vqvae=TINY, vqvae_training=TrainConfig(steps=4, batch=8), gpt_training=prior,
                     gpt=GPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1), windowed_training=prior, n_synthetic=40,
                     sharp=FlowDecoderConfig(code_dim=4, width=8, layers=1, steps=2), flow_decoder_training=TrainConfig(steps=4, batch=8),
-                    windowed=WindowedConfig(grid=4, n_codes=16, width=16, heads=2, layers=1))
+                    windowed=WindowedGPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1))
     monkeypatch.setitem(PRESETS, "smoke", smoke)
 
 

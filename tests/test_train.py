@@ -23,11 +23,11 @@ from vqlib.train import (
     watch,
 )
 from vqlib.vqvae import VQVAE
-from vqlib.windowed_gpt import WindowedConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedGPTConfig, WindowedGPT
 
 RUN = TrainConfig(steps=20, batch=8, lrs=(1e-3,), weight_decay=0.01, clip=1.0, eval_every=3, eval_images=20, save_every=5, patience=0)
 GPT_SIZE = GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=1, dropout=0.2)
-WINDOWED_SIZE = WindowedConfig(grid=4, n_codes=16, width=16, heads=2, layers=1, dropout=0.2)
+WINDOWED_SIZE = WindowedGPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1, dropout=0.2)
 
 
 def coded(n, seed, low=0, high=16):

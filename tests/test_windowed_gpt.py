@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from conftest import loud
 
-from vqlib.windowed_gpt import WindowedConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedGPTConfig, WindowedGPT
 
 
 def toy(grid, **kwargs):
-    return loud(WindowedGPT(WindowedConfig(grid=grid, n_codes=16, width=16, heads=2, layers=1, **kwargs)))
+    return loud(WindowedGPT(WindowedGPTConfig(grid=grid, n_codes=16, width=16, heads=2, layers=1, **kwargs)))
 
 
 def draw(*shape, seed=1):
@@ -27,7 +27,7 @@ def test_a_prediction_never_sees_its_own_future_and_does_see_its_past():
 
 
 def test_six_heads_floor_to_126_of_128_channels_in_the_reports_size():
-    cfg = WindowedConfig()
+    cfg = WindowedGPTConfig()
     block = WindowedGPT(cfg).blocks[0]
     assert (block.heads, block.head_width) == (6, 21)
     assert block.qkv.weight.shape == (3 * 126, 128)
@@ -117,5 +117,5 @@ def test_the_same_seed_gives_the_same_sample(windowed):
 
 @torch.no_grad()
 def test_a_fresh_baseline_knows_nothing():
-    fresh = WindowedGPT(WindowedConfig(grid=4, n_codes=16, width=16, heads=2, layers=2)).eval()
+    fresh = WindowedGPT(WindowedGPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=2)).eval()
     assert float(fresh.nats(draw(6, 16), None).mean()) == pytest.approx(math.log(18), abs=0.02)   # 16 codes, start, end

@@ -13,11 +13,11 @@ from vqlib.backend.distributed import rank
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
-from vqlib.windowed_gpt import WindowedConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
-KINDS = {"vqvae": (VQVAE, VQVAEConfig), "sharp": (FlowDecoder, FlowDecoderConfig), "gpt": (GPT, GPTConfig),
-         "windowed": (WindowedGPT, WindowedConfig)}
-MAGIC = b"vqlib state 1 "
+KINDS = {"vqvae": (VQVAE, VQVAEConfig), "flow_decoder": (FlowDecoder, FlowDecoderConfig),
+         "gpt": (GPT, GPTConfig), "windowed_gpt": (WindowedGPT, WindowedGPTConfig)}
+MAGIC = b"vqlib state 2 "
 
 
 class FileError(ValueError):
@@ -25,7 +25,10 @@ class FileError(ValueError):
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """A reader finds the old file or the new one, never a part, also after a power cut. Of several ranks the first writes."""
+    """A reader finds the old file or the new one, never a part, also after a power cut.
+
+    Of several ranks the first writes.
+    """
     if rank():
         return
     path = Path(path)
@@ -41,47 +44,68 @@ def write_atomically(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def digest(weights: dict, card: str) -> str:
-    """SHA-256 over the card and every tensor: safetensors itself does not notice a flipped bit."""
-    h = hashlib.sha256(card.encode())
+def digest(weights: dict, metadata: str) -> str:
+    """SHA-256 over metadata and every tensor: safetensors does not notice a flipped bit."""
+    h = hashlib.sha256(metadata.encode())
     for name in sorted(weights):
         h.update(name.encode())
         h.update(weights[name].contiguous().numpy().tobytes())
     return h.hexdigest()
 
 
-def save_model(path: Path, model, **card) -> None:
-    """Weights and config in one .safetensors file; `card` keeps what else a reader should know (data, split, run)."""
-    kind = next(k for k, (cls, _) in KINDS.items() if type(model) is cls)
-    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    text = json.dumps({"kind": kind, "config": asdict(model.cfg), **card}, sort_keys=True, default=asdict)
-    meta = json.dumps({"card": text, "sha256": digest(weights, text)}, sort_keys=True)
-    write_atomically(path, st.save(weights, {"vqlib": meta}))         # one key: safetensors writes several in any order
+def save_model(path: Path, model, **metadata) -> None:
+    """Weights and config in one .safetensors file.
+
+    metadata: what else a reader should know (data, split, settings of the training).
+    """
+    kind = next(kind for kind, (cls, _) in KINDS.items() if type(model) is cls)
+    weights = {name: w.detach().cpu().contiguous() for name, w in model.state_dict().items()}
+    metadata = {"kind": kind, "config": asdict(model.cfg), **metadata}
+    text = json.dumps(metadata, sort_keys=True, default=asdict)
+    header = {"metadata": text, "sha256": digest(weights, text)}
+    # one key: safetensors writes several in any order
+    write_atomically(path, st.save(weights, {"vqlib": json.dumps(header, sort_keys=True)}))
 
 
 def load_model(path: Path, kind: str | None = None, made_by: str = ""):
-    """(model in eval mode, card). Raises FileError if the file is missing, damaged or of another kind."""
+    """(model in eval mode, metadata).
+
+    Raises FileError if the file is missing (`made_by` says what makes it), damaged, of another
+    kind or of another version.
+    """
     path = Path(path)
     if not path.exists():
         hint = f": {made_by} makes it, run that first" if made_by else f" in {path.parent}"
         raise FileError(f"{path.name} is missing{hint}")
+    weights, metadata = read_checked(path)
+    found = metadata["kind"]
+    if kind and found != kind:
+        raise FileError(f"{path.name} holds a {found}, a {kind} is needed")
+    cls, config = KINDS[found]
     try:
-        with st.safe_open(path, "pt") as f:
-            meta, weights = json.loads(f.metadata()["vqlib"]), {k: f.get_tensor(k) for k in f.keys()}
-        card, expected = json.loads(meta["card"]), meta["sha256"]
-    except Exception as e:  # safetensors raises its own types for cut and foreign files
-        raise FileError(f"{path.name} is no whole vqlib model ({e}): fetch or train it again") from e
-    if digest(weights, meta["card"]) != expected:
-        raise FileError(f"{path.name} is damaged: its SHA-256 is not {expected[:12]}...; fetch or train it again")
-    if kind and card["kind"] != kind:
-        raise FileError(f"{path.name} holds a {card['kind']}, a {kind} is needed")
-    cls, config = KINDS[card["kind"]]
-    try:
-        model = cls(config(**card["config"]))
+        model = cls(config(**metadata["config"]))
         model.load_state_dict(weights)
     except (TypeError, RuntimeError) as e:
-        raise FileError(f"{path.name} holds a {card['kind']} of another version of vqlib: fetch or train it again") from e
-    return model.eval(), card
+        raise FileError(f"{path.name} holds a {found} of another version of vqlib: fetch or train "
+                        "it again") from e
+    return model.eval(), metadata
+
+
+def read_checked(path: Path) -> tuple[dict, dict]:
+    """Weights and metadata of a model file whose SHA-256 is right; else raises FileError."""
+    try:
+        with st.safe_open(path, "pt") as f:
+            header = json.loads(f.metadata()["vqlib"])
+            weights = {name: f.get_tensor(name) for name in f.keys()}
+        text, expected = header["metadata"], header["sha256"]
+        metadata = json.loads(text)
+    except Exception as e:  # safetensors raises its own types for cut and foreign files
+        raise FileError(f"{path.name} is no whole vqlib model ({e}): fetch or train it "
+                        "again") from e
+    if digest(weights, text) != expected:
+        raise FileError(f"{path.name} is damaged: its SHA-256 is not {expected[:12]}...; fetch or "
+                        "train it again")
+    return weights, metadata
 
 
 def save_state(path: Path, state: dict) -> None:
@@ -93,8 +117,14 @@ def save_state(path: Path, state: dict) -> None:
 
 
 def load_state(path: Path) -> dict:
-    """Raises FileError unless the file is whole; nothing but tensors and plain values is unpickled."""
-    head, _, data = Path(path).read_bytes().partition(b"\n")
-    if not head.startswith(MAGIC) or head[len(MAGIC) :].decode("ascii", "replace") != hashlib.sha256(data).hexdigest():
-        raise FileError(f"{Path(path).name} is cut or damaged: delete it to start afresh")
+    """A training state; only tensors and plain values are unpickled.
+
+    Raises FileError unless the file is whole.
+    """
+    path = Path(path)
+    head, _, data = path.read_bytes().partition(b"\n")
+    claimed = head[len(MAGIC) :].decode("ascii", "replace")
+    if not head.startswith(MAGIC) or claimed != hashlib.sha256(data).hexdigest():
+        raise FileError(f"{path.name} is cut, damaged or of another version of vqlib: delete it to "
+                        "start afresh")
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

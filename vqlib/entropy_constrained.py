@@ -1,50 +1,56 @@
-"""A second way to find codes: those that the prior expects among near ones, instead of the nearest.
+"""Entropy-constrained encoding: codes that are near *and* expected by the prior.
 
-Entropy-constrained vector quantization (Chou, Lookabaugh & Gray 1989) with a conditional model: of two codes that lie nearly
-as close, the one that costs fewer bits. Letters: B images, D code width, h w grid cells, T = h*w, K codes.
+ECVQ (Chou, Lookabaugh & Gray 1989) with a conditional model: of two codes that lie nearly as
+close, take the one that costs fewer bits. An option when images are encoded; it trains nothing.
+
+Letters: B images, D code width, h w grid cells, T = h*w, K codes.
 """
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vqlib.gpt import GPT
+from vqlib.gpt import GPT, Sampler
 from vqlib.quantizer import as_rows
 
 
 @dataclass
 class EntropyConstrainedEncoder:
-    """A VQ-VAE in all but how it encodes; what it decodes and measures is the VQ-VAE's own."""
+    """A VQ-VAE that encodes in another way; everything else is the VQ-VAE's own.
+
+    lambda_: the Lagrange multiplier, in squared distance of the encoder's units per nat.
+    """
 
     vqvae: nn.Module
     prior: GPT
-    rate: float                # squared distance in the encoder's units that one nat is worth; 0 gives the nearest codes
+    lambda_: float
 
     def __getattr__(self, name):
         return getattr(self.vqvae, name)
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:                       # (B, 3, H, W) in [0, 1] -> (B, h, w)
-        """Code k of a cell minimises ||z - e_k||^2 - rate * log p(k | codes chosen before).
+    def encode(self, images: Tensor) -> Tensor:            # (B, 3, H, W) in [0, 1] -> (B, h, w)
+        """Each cell takes the k that minimises ||z - e_k||^2 - lambda * log p(k | codes before).
 
-        Cells come in the prior's order of drawing. The class is not told: codes depend on the image only.
+        Cells come in the prior's generation order. The class is not used: codes depend on the
+        image only. Raises ValueError for images of another size than the prior's grid.
         """
         z, grid = self.vqvae.encoder(self.vqvae.normalise(images)), self.prior.cfg.grid
         if z.shape[-2:] != (grid, grid):
-            raise ValueError(f"the prior knows {grid} x {grid} codes, images of {tuple(images.shape)} have {tuple(z.shape[-2:])}")
-        far = torch.cdist(as_rows(z), self.vqvae.quantizer.codebook).square().view(len(z), grid**2, -1)  # (B, T, K)
-        order = self.prior.generation_order.tolist()
-        codes = torch.empty(len(z), len(order), dtype=torch.long, device=z.device)
-        loop = self.prior.steps(torch.full_like(codes[:, 0], self.prior.cfg.n_classes))
-        logits = next(loop)                                           # (B, K)
-        for cell, after in zip(order, [*order[1:], None]):
-            codes[:, cell] = (far[:, cell] - self.rate * logits.log_softmax(-1)).argmin(-1)
-            if after is not None:
-                logits = loop.send(codes[:, cell])
+            raise ValueError(f"the prior knows {grid} x {grid} codes, images of "
+                             f"{tuple(images.shape)} have {tuple(z.shape[-2:])}")
+        distance = torch.cdist(as_rows(z), self.vqvae.quantizer.codebook).square()  # (B*T, K)
+        distance = distance.view(len(z), grid**2, -1)                               # (B, T, K)
+        codes = torch.empty(distance.shape[:2], dtype=torch.long, device=z.device)
+        sampler = Sampler(self.prior, torch.full_like(codes[:, 0], self.prior.cfg.n_classes))
+        chosen = None                                            # (B,) at the cell before
+        for cell in self.prior.generation_order.tolist():
+            nats = -sampler.step(chosen).log_softmax(-1)         # (B, K)
+            chosen = (distance[:, cell] + self.lambda_ * nats).argmin(-1)
+            codes[:, cell] = chosen
         return codes.view(len(z), grid, grid)
 
 
-def encoder(vqvae, prior, rate: float | None = None):
-    """What finds the codes that a prior was made for: the VQ-VAE itself, or thriftily at the prior's rate or the one given."""
-    rate = getattr(prior and prior.cfg, "rate", 0.0) if rate is None else rate
-    return EntropyConstrainedEncoder(vqvae, prior, rate) if rate else vqvae
+def encoder_for(vqvae, prior=None, lambda_: float = 0.0):
+    """What encodes images: the VQ-VAE (nearest codes), or with lambda_ > 0 and a prior ECVQ."""
+    return EntropyConstrainedEncoder(vqvae, prior, lambda_) if lambda_ else vqvae

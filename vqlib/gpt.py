@@ -1,6 +1,9 @@
-"""The prior: a GPT over the whole grid of codes, from sparse to dense; t codes in, t + 1 predictions out.
+"""The prior: a GPT over the whole grid of codes, drawn coarse to fine.
 
-Letters: B images, T = h*w codes per image, t of them known, K codes, C width, H heads, c = C/H head width.
+t codes in, t + 1 predictions out: row i of the output predicts code i from the codes before it.
+
+Letters: B images, T = h*w codes per image, t of them given, K codes, C width, H heads,
+c = C/H head width, G groups of heads that share keys and values.
 """
 from dataclasses import dataclass
 
@@ -19,39 +22,66 @@ class GPTConfig:
     n_codes: int = 512          # K
     n_classes: int = 7
     width: int = 128            # C
-    heads: int = 4
-    kv_heads: int = 1           # that share keys and values: one is a quarter of what sampling reads from memory
+    heads: int = 4              # H
+    kv_heads: int = 1           # G: one is a quarter of what sampling reads from memory
     layers: int = 6
     dropout: float = 0.1
-    class_dropout: float = 0.1  # share of training images that lose their class: needed for guidance
-    rate: float = 0.0           # at which its codes are chosen, see vqlib.entropy_constrained; 0: the nearest
+    class_dropout: float = 0.1  # share of training images that lose their class, for guidance
 
     def __post_init__(self):
         if self.width % self.heads or self.heads % self.kv_heads:
-            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads, or those not of {self.kv_heads} kv_heads")
+            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads, "
+                             f"or those not of {self.kv_heads} kv_heads")
 
 
-SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "first_top_p": 1.0, "guidance": 1.0}  # of `generate`: as trained
-NEIGHBOURS = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if r or c] + [(-2, 0), (0, -2), (0, 2), (2, 0)]  # lattice steps
+# settings of `GPT.generate` as the prior was trained
+SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "first_top_p": 1.0, "guidance": 1.0}
+
+# (row, column) offsets of a cell's neighbours, in steps of its lattice
+NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1),
+              (-2, 0), (0, -2), (0, 2), (2, 0)]
 
 
 def coarse_to_fine(side: int) -> tuple[Tensor, Tensor]:
-    """(T,) cells (row * side + column) in the order of drawing, and (T, 12): when the cells around each were drawn, else T.
+    """The generation order of a side x side grid, and the neighbours that each cell can see.
 
-    The middle comes first, then lattices that halve their step: the centres of four drawn cells, then the edges between
-    them. So what a lesion is and where it lies is settled in the first few codes, and each later one fills a gap.
+    The middle comes first, then lattices that halve their step. On each lattice the centres of
+    four known cells come before the edges between them. What a lesion is and where it lies is
+    settled by the first few codes; each later one fills a gap. Turns of the cells for side 8:
+
+         1 32  8 33  2 34  9 35
+        36 16 37 17 38 18 39 19
+        10 40  4 41 11 42  5 43
+        44 20 45 21 46 22 47 23
+         3 48 12 49  0 50 13 51
+        52 24 53 25 54 26 55 27
+        14 56  6 57 15 58  7 59
+        60 28 61 29 62 30 63 31
+
+    Returns (T,) cells, row * side + column, in the order of generation, and (T, 12) the turns of
+    the cells around each (`NEIGHBOURS`), T where a cell is outside or comes later.
     """
-    def step(i):                                                      # largest power of two in the distance to the middle
-        d = abs(i - side // 2)
-        return d & -d or 1 << side.bit_length()
+    def step(i):                                                 # largest power of two that divides
+        distance = abs(i - side // 2)                            # the distance to the middle
+        return distance & -distance or 1 << side.bit_length()
 
     lattice = {(r, c): min(step(r), step(c)) for r in range(side) for c in range(side)}
-    cells = sorted(lattice, key=lambda cell: (-lattice[cell], step(cell[0]) != step(cell[1]), cell))
-    rank = {cell: t for t, cell in enumerate(cells)}
-    around = [[rank.get((r + a * lattice[r, c], b * lattice[r, c] + c), side**2) for a, b in NEIGHBOURS] for r, c in cells]
-    drawn = torch.tensor(around)
-    drawn[drawn >= torch.arange(side**2)[:, None]] = side**2          # not yet, or outside
-    return torch.tensor([r * side + c for r, c in cells]), drawn
+
+    def turn_key(cell):                                          # centres come before edges
+        row, column = cell
+        return -lattice[cell], step(row) != step(column), cell
+
+    cells = sorted(lattice, key=turn_key)
+    turns = {cell: turn for turn, cell in enumerate(cells)}
+    T = side**2
+    neighbours = torch.full((T, len(NEIGHBOURS)), T)
+    for turn, (row, column) in enumerate(cells):
+        size = lattice[row, column]
+        for i, (down, right) in enumerate(NEIGHBOURS):
+            other = turns.get((row + down * size, column + right * size), T)
+            if other < turn:
+                neighbours[turn, i] = other
+    return torch.tensor([row * side + column for row, column in cells]), neighbours
 
 
 class Block(nn.Module):
@@ -62,164 +92,223 @@ class Block(nn.Module):
 
     def __init__(self, width, heads, dropout, kv_heads=None, activation=nn.GELU):
         super().__init__()
-        self.heads, self.kv_heads, self.head_width, self.dropout = heads, kv_heads or heads, width // heads, dropout
-        inner = heads * self.head_width        # 126 for the report's 6 heads on width 128
+        self.heads, self.kv_heads, self.head_width = heads, kv_heads or heads, width // heads
+        self.dropout = dropout
+        inner = heads * self.head_width                          # 126 for 6 heads on width 128
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv = Linear(width, inner + 2 * self.kv_heads * self.head_width, bias=False)
         self.out = Linear(inner, width)
-        self.feed = nn.Sequential(Linear(width, 4 * width), activation(), Linear(4 * width, width), nn.Dropout(dropout))
+        self.feed = nn.Sequential(Linear(width, 4 * width), activation(),
+                                  Linear(4 * width, width), nn.Dropout(dropout))
 
-    def forward(self, x: Tensor, cache=None, start=0) -> Tensor:      # (B, t, C)
-        B, t, _ = x.shape
-        H, G, c = self.heads, self.kv_heads, self.head_width
-        q, kv = self.qkv(self.norm1(x)).view(B, t, H + 2 * G, c).split([H, 2 * G], 2)     # (B, t, H or 2G, c)
-        kv = kv.unflatten(2, (2, G)).permute(2, 0, 3, 1, 4).flatten(1, 2)                 # (2, BG, t, c)
-        if cache is not None:                                         # (2, BG, T, c), filled in place
-            cache[:, :, start : start + t] = kv
-            kv = cache[:, :, : start + t]
-        # with a cache the queries are either the whole prefix or the one newest row, which may see all of it
-        k, v = kv
-        if t == 1:                                                    # two thin products beat the fused kernel
-            weights = torch.baddbmm(x.new_zeros(()), q.reshape(B * G, H // G, c), k.mT, beta=0, alpha=c**-0.5).softmax(-1)
-            y = torch.bmm(weights, v).view(B, 1, -1)
-        else:
-            k, v = (m.unflatten(0, (B, G)) for m in (k, v))           # (B, G, t, c); dropout in attention: half the speed
-            y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, is_causal=True, enable_gqa=True)
-            y = y.transpose(1, 2).reshape(B, t, -1)
-        y = self.out(y)
-        x = x + (F.dropout(y, self.dropout) if self.training else y)
+    def forward(self, x: Tensor) -> Tensor:                      # (B, t, C)
+        q, k, v = self.project(x)
+        # dropout inside the attention would leave its fast kernel: half the speed
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return self.add(x, y.transpose(1, 2).flatten(2))         # (B, H, t, c) -> (B, t, H*c)
+
+    def step(self, x: Tensor, cache: Tensor, t: int) -> Tensor:  # (B, 1, C), (2, B, G, T, c)
+        """`forward` of row t alone: keys and values of the rows before are in the cache."""
+        B, H, G, c = len(x), self.heads, self.kv_heads, self.head_width
+        q, *kv = self.project(x)                                 # (B, H, 1, c), (B, G, 1, c) twice
+        cache[:, :, :, t] = torch.stack(kv).squeeze(3)
+        keys, values = cache[:, :, :, : t + 1].flatten(1, 2)     # (B*G, t+1, c)
+        q = q.reshape(B * G, H // G, c)
+        # two thin products beat the fused kernel when there is one query
+        scores = torch.baddbmm(x.new_zeros(()), q, keys.mT, beta=0, alpha=c**-0.5)
+        y = torch.bmm(scores.softmax(-1), values)                # (B*G, H/G, c)
+        return self.add(x, y.view(B, 1, -1))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, t, c), keys and values (B, G, t, c) of rows (B, t, C)."""
+        heads = self.qkv(self.norm1(x)).unflatten(2, (-1, self.head_width)).transpose(1, 2)
+        return heads.split([self.heads, self.kv_heads, self.kv_heads], 1)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:               # (B, t, C), (B, t, H*c)
+        """The rest of the block, from what the attention found."""
+        x = x + F.dropout(self.out(y), self.dropout, self.training)
         return x + self.feed(self.norm2(x))
 
 
 def init_weights(model: nn.Module, layers: int) -> None:
-    """GPT-2's: normal with std 0.02, and the layers that write to the residual stream narrower by sqrt(2 * layers)."""
+    """GPT-2's: normal, std 0.02; layers that write to the residual stream / sqrt(2 * layers)."""
     for name, p in model.named_parameters():
         if p.dim() > 1:
-            nn.init.normal_(p, std=0.02 / (2 * layers) ** 0.5 if name.endswith(("out.weight", "feed.2.weight")) else 0.02)
+            residual = name.endswith(("out.weight", "feed.2.weight"))
+            nn.init.normal_(p, std=0.02 / (2 * layers) ** 0.5 if residual else 0.02)
         elif name.endswith("bias"):
             nn.init.zeros_(p)
 
 
 class GPT(nn.Module):
-    """Class-conditional prior. A cell to predict enters as the sum of its place, the class, the codes drawn around it, and the
-    code drawn last with its place. Codes are given to `forward` in the order of drawing, elsewhere row by row.
+    """Class-conditional prior over the whole grid.
 
-    Label `n_classes` means "any class". Attention has to find what is near by its position, one layer and many updates later:
-    giving it is cheaper.
+    What predicts a cell is the sum of embeddings of its place, the class, its neighbours that are
+    known, and the code before it in generation order with its place. (Attention would have to find
+    neighbours by their positions; giving them is cheaper.) Label `n_classes` means "any class".
+
+    `forward` takes codes in generation order; all other methods take and give them row by row.
     """
 
     def __init__(self, cfg: GPTConfig, seed=0):
         super().__init__()
         self.cfg = cfg
-        for name, table in zip(("generation_order", "around"), self.tables(cfg.grid)):
-            self.register_buffer(name, table, persistent=False)
-        self.register_buffer("offset", torch.arange(len(NEIGHBOURS)) * cfg.n_codes, persistent=False)
+        order, neighbours = coarse_to_fine(cfg.grid)
+        self.register_buffer("generation_order", order, persistent=False)           # (T,)
+        self.register_buffer("neighbours", neighbours, persistent=False)            # (T, 12)
+        direction = torch.arange(len(NEIGHBOURS)) * cfg.n_codes                     # (12,)
+        self.register_buffer("direction", direction, persistent=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.start = nn.Embedding(cfg.n_classes + 1, cfg.width)
-            none = len(NEIGHBOURS) * cfg.n_codes                          # stands for codes that are not there
-            self.near = nn.EmbeddingBag(none + 1, cfg.width, mode="sum", padding_idx=none)
-            self.last = nn.Embedding(cfg.n_codes, cfg.width)
-            self.row, self.column, self.last_row, self.last_column = (
-                nn.Parameter(torch.empty(*shape, cfg.width)) for shape in ((cfg.grid, 1), (1, cfg.grid)) * 2)
-            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout, cfg.kv_heads) for _ in range(cfg.layers)])
+            self.class_embedding = nn.Embedding(cfg.n_classes + 1, cfg.width)
+            nobody = len(NEIGHBOURS) * cfg.n_codes               # stands for a neighbour not there
+            self.neighbour_embedding = nn.EmbeddingBag(nobody + 1, cfg.width, mode="sum",
+                                                       padding_idx=nobody)
+            self.previous_embedding = nn.Embedding(cfg.n_codes, cfg.width)
+            self.row = nn.Parameter(torch.empty(cfg.grid, 1, cfg.width))
+            self.column = nn.Parameter(torch.empty(1, cfg.grid, cfg.width))
+            self.previous_row = nn.Parameter(torch.empty(cfg.grid, 1, cfg.width))
+            self.previous_column = nn.Parameter(torch.empty(1, cfg.grid, cfg.width))
+            self.blocks = nn.ModuleList(Block(cfg.width, cfg.heads, cfg.dropout, cfg.kv_heads)
+                                        for _ in range(cfg.layers))
             self.norm = nn.LayerNorm(cfg.width)
             self.head = Linear(cfg.width, cfg.n_codes, bias=False)
             init_weights(self, cfg.layers)
 
-    tables = staticmethod(coarse_to_fine)
+    def context(self, labels: Tensor) -> Tensor:                 # (B,) -> (B, T, C)
+        """What predictions are given before any code is: the class and the places."""
+        place = (self.row + self.column).flatten(0, 1)[self.generation_order]       # (T, C)
+        places = (self.previous_row + self.previous_column).flatten(0, 1)           # (T, C)
+        previous = F.pad(places[self.generation_order][:-1], (0, 0, 1, 0))          # none at first
+        return self.class_embedding(labels)[:, None] + (place + previous)
 
-    def known(self, labels: Tensor) -> Tensor:                        # (B,) -> (B, T, C)
-        """What predictions know before any code is drawn: the class, their place, and that of the code before them."""
-        place, last = ((r + c).flatten(0, 1)[self.generation_order] for r, c in ((self.row, self.column), (self.last_row, self.last_column)))
-        return self.start(labels)[:, None] + (place + F.pad(last[:-1], (0, 0, 1, 0)))
+    def embed(self, codes: Tensor, context: Tensor, first: int, n: int) -> Tensor:
+        """Inputs (B, n, C) of predictions first..first+n-1.
 
-    def inputs(self, codes: Tensor, known: Tensor, first: int, n: int) -> Tensor:  # (B, T+1), (B, T, C) -> (B, n, C)
-        """Of predictions first..first+n-1; `codes` are in the order of drawing, and -1 where there is none, as at T."""
-        near = codes[:, self.around[first : first + n]]               # (B, n, 12)
-        near = torch.where(near < 0, self.near.padding_idx, near + self.offset)
-        x = self.near(near.flatten(0, 1)).view(len(codes), n, -1) + known[:, first : first + n]
-        begin = max(first, 1)                                         # nothing was drawn before the first code
-        last = self.last(codes[:, begin - 1 : first + n - 1].clamp_min(0))
-        return x + (last if begin == first else F.pad(last, (0, 0, 1, 0)))
+        codes: (B, T+1) in generation order, -1 where there is none yet, as at T.
+        context: (B, T, C).
+        """
+        near = codes[:, self.neighbours[first : first + n]]      # (B, n, 12)
+        nobody = self.neighbour_embedding.padding_idx
+        near = torch.where(near < 0, nobody, near + self.direction)
+        x = self.neighbour_embedding(near.flatten(0, 1)).view(len(codes), n, -1)
+        x = x + context[:, first : first + n]
+        begin = max(first, 1)                                    # no code before the first
+        previous = self.previous_embedding(codes[:, begin - 1 : first + n - 1].clamp_min(0))
+        return x + (previous if first else F.pad(previous, (0, 0, 1, 0)))
 
-    def forward(self, prefix: Tensor, labels: Tensor) -> Tensor:     # (B, t) codes in the order of drawing, t may be 0; (B,)
-        """Logits (B, t+1, K): row i predicts the code at cell order[i] from the i codes before it and the class."""
-        t = prefix.shape[1]
-        codes = F.pad(prefix, (0, len(self.generation_order) + 1 - t), value=-1)                # (B, T+1)
-        x = F.dropout(self.inputs(codes, self.known(labels), 0, t + 1), self.cfg.dropout, self.training)
+    def forward(self, prefix: Tensor, labels: Tensor) -> Tensor:  # (B, t), t may be 0; (B,)
+        """Logits (B, t+1, K): row i predicts the code of cell generation_order[i]."""
+        t, T = prefix.shape[1], len(self.generation_order)
+        codes = F.pad(prefix, (0, T + 1 - t), value=-1)          # (B, T+1)
+        x = self.embed(codes, self.context(labels), 0, t + 1)    # (B, t+1, C)
+        x = F.dropout(x, self.cfg.dropout, self.training)
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))
 
-    def nats(self, codes: Tensor, labels: Tensor) -> Tensor:         # (B, T), (B,)
-        """-log p of each code, (B, T), row by row like the codes; their sum is the image's NLL in nats."""
-        drawn = codes[:, self.generation_order]
-        logits = self(drawn[:, :-1], labels)                         # (B, T, K)
-        nats = F.cross_entropy(logits.flatten(0, 1), drawn.flatten(), reduction="none")  # (B*T,) K stays the last axis
-        return nats.view_as(drawn)[:, self.generation_order.argsort()]
+    def nats(self, codes: Tensor, labels: Tensor) -> Tensor:     # (B, T), (B,)
+        """-log p of each code, (B, T); their sum is an image's negative log-likelihood in nats."""
+        ordered = codes[:, self.generation_order]
+        logits = self(ordered[:, :-1], labels)                   # (B, T, K)
+        nats = F.cross_entropy(logits.flatten(0, 1), ordered.flatten(), reduction="none")
+        return nats.view_as(ordered)[:, self.generation_order.argsort()]
 
     def loss(self, codes: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Mean nats per code of a training batch, with some classes hidden."""
-        hide = (torch.rand(len(labels), generator=rng) < self.cfg.class_dropout).to(labels.device, non_blocking=True)
+        """Mean nats per code of a training batch in which some classes are hidden."""
+        hide = torch.rand(len(labels), generator=rng) < self.cfg.class_dropout
+        hide = hide.to(labels.device, non_blocking=True)
         return self.nats(codes, labels.masked_fill(hide, self.cfg.n_classes)).mean()
 
     @torch.no_grad()
-    def steps(self, labels: Tensor):                                  # (B,)
-        """Yield logits (B, K) of the code at cell order[0], order[1], ..., with cached keys and values; send the code chosen."""
-        self.eval()
-        T = self.cfg.grid**2                                          # a cache per layer: glibc keeps blocks of that size
-        caches = [self.row.new_empty(2, len(labels) * b.kv_heads, T, b.head_width) for b in self.blocks]
-        codes, known = labels.new_full((len(labels), T + 1), -1), self.known(labels)
-        for t in range(T):
-            x = self.inputs(codes, known, t, 1)                       # (B, 1, C)
-            for b, cache in zip(self.blocks, caches):
-                x = b(x, cache, t)
-            codes[:, t] = yield self.head(self.norm(x[:, 0]))
+    def generate(self, labels: Tensor, temperature=1.0, top_k=0, top_p=1.0, first_top_p=1.0,
+                 guidance=1.0, known=None, keep=None, seed=0, progress=None) -> Tensor:
+        """Draw codes (B, T) one after another.
 
-    @torch.no_grad()
-    def generate(self, labels: Tensor, temperature=1.0, top_k=0, top_p=1.0, first_top_p=1.0, guidance=1.0, known=None,
-                 keep=None, seed=0, progress=None) -> Tensor:        # (B,) -> (B, T)
-        """Codes drawn one after another, returned row by row.
-
-        labels: (B,) in 0..n_classes, the last meaning any class. temperature > 0; top_k 0 and top_p 1 mean all codes.
-        first_top_p: top_p of the first T/16 codes, which settle where the lesion lies: a rare one there cannot be mended later.
-        guidance g: logits = any + g * (class - any) (Ho & Salimans 2022, equation 6 with g = 1 + w); 1 is off.
-        known, keep: (B, T) codes and a bool mask; masked cells are taken over as they are (inpainting; what is drawn after
-        them sees them, what is drawn before does not). progress(t, T) is called after each code.
+        labels: (B,) in 0..n_classes, the last meaning any class.
+        temperature > 0; top_k 0 and top_p 1 mean all codes.
+        first_top_p: top_p of the first T/16 codes, which settle where the lesion lies: a rare code
+            there cannot be mended later.
+        guidance g: logits = unconditional + g * (conditional - unconditional) (Ho & Salimans 2022,
+            equation 6 with g = 1 + w); 1 is off.
+        known, keep: (B, T) codes and a bool mask for inpainting: codes under the mask are kept.
+            Codes drawn after them see them, codes drawn before do not.
+        progress(t, T) is called after each code. The same seed gives the same codes.
+        Raises ValueError for settings out of range.
         """
         device, T = self.head.weight.device, self.cfg.grid**2
         rng, labels = torch.Generator().manual_seed(seed), labels.to(device)
-        loop = self.steps(labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.cfg.n_classes)]))
-        logits, codes = next(loop), torch.empty(len(labels), T, dtype=torch.long, device=device)
-        for t, cell in enumerate(self.generation_order.tolist()):               # logits: (B, K) or (2B, K)
-            if guidance != 1:
-                told, free = logits.chunk(2)
-                logits = free.lerp(told, guidance)
-            codes[:, cell] = draw(logits, temperature, top_k, min(top_p, first_top_p) if t < T // 16 else top_p, rng)
+        guided = guidance != 1
+        any_class = torch.full_like(labels, self.cfg.n_classes)
+        sampler = Sampler(self, torch.cat([labels, any_class]) if guided else labels)
+        codes = torch.empty(len(labels), T, dtype=torch.long, device=device)
+        chosen = None                                            # (B,) at the cell before
+        for t, cell in enumerate(self.generation_order.tolist()):
+            logits = sampler.step(chosen.repeat(2) if guided and t else chosen)
+            if guided:                                           # (2B, K) -> (B, K)
+                conditional, unconditional = logits.chunk(2)
+                logits = unconditional.lerp(conditional, guidance)
+            nucleus = min(top_p, first_top_p) if t < T // 16 else top_p
+            chosen = draw(logits, temperature, top_k, nucleus, rng).to(device)
             if keep is not None:
-                codes[:, cell] = torch.where(keep[:, cell], known[:, cell], codes[:, cell])
-            if t + 1 < T:
-                logits = loop.send(codes[:, cell] if guidance == 1 else codes[:, cell].repeat(2))
+                chosen = torch.where(keep[:, cell], known[:, cell], chosen)
+            codes[:, cell] = chosen
             if progress:
                 progress(t + 1, T)
         return codes
 
 
+class Sampler:
+    """A prior's predictions, one cell after another, in the generation order.
+
+    Keys and values of the rows before are cached, so that each step computes one row: the same
+    logits as `GPT.forward`, without computing all rows again for each code.
+    """
+
+    @torch.no_grad()
+    def __init__(self, gpt: GPT, labels: Tensor):                # (B,)
+        self.gpt, self.t, T = gpt.eval(), 0, gpt.cfg.grid**2
+        self.context = gpt.context(labels)                       # (B, T, C)
+        self.codes = labels.new_full((len(labels), T + 1), -1)
+        # a cache per layer: glibc keeps blocks of that size for the next call
+        self.caches = [self.context.new_empty(2, len(labels), b.kv_heads, T, b.head_width)
+                       for b in gpt.blocks]
+
+    @torch.no_grad()
+    def step(self, codes: Tensor | None = None) -> Tensor:       # (B,) -> (B, K)
+        """Logits of the next cell; `codes` were chosen at the cell before, None at the first."""
+        if codes is not None:
+            self.codes[:, self.t - 1] = codes
+        x = self.gpt.embed(self.codes, self.context, self.t, 1)  # (B, 1, C)
+        for block, cache in zip(self.gpt.blocks, self.caches):
+            x = block.step(x, cache, self.t)
+        self.t += 1
+        return self.gpt.head(self.gpt.norm(x[:, 0]))
+
+
 def draw(logits: Tensor, temperature, top_k, top_p, rng) -> Tensor:  # (B, K) -> (B,)
-    """One code per row, from the k likeliest codes and from the least set whose probability reaches top_p."""
+    """One code per row.
+
+    Of the top_k likeliest codes, the smallest set whose probability reaches top_p is drawn from.
+    Drawn on the CPU, so that a seed gives the same sample on every device.
+    Raises ValueError for settings out of range.
+    """
+    K = logits.shape[-1]
     if not temperature > 0:
-        raise ValueError(f"temperature {temperature} must be above 0; for the likeliest code take top_k=1")
-    if not 0 <= top_k <= logits.shape[-1] or not 0 < top_p <= 1:
-        raise ValueError(f"top_k {top_k} must be in 0..{logits.shape[-1]} and top_p {top_p} in (0, 1]")
-    logits = logits.float().cpu() / temperature                      # drawn on the CPU: the same seed, the same sample
+        raise ValueError(f"temperature {temperature} must be above 0; "
+                         "for the likeliest code take top_k=1")
+    if not 0 <= top_k <= K or not 0 < top_p <= 1:
+        raise ValueError(f"top_k {top_k} must be in 0..{K} and top_p {top_p} in (0, 1]")
+    logits = logits.float().cpu() / temperature
     if top_k:
-        logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
+        least = logits.topk(top_k).values[:, -1:]                # (B, 1)
+        logits = logits.masked_fill(logits < least, -torch.inf)
     p = logits.softmax(-1)
     if top_p < 1:
         sorted_p, which = p.sort(descending=True)
-        sorted_p[sorted_p.cumsum(-1) - sorted_p >= top_p] = 0        # the code that crosses top_p stays
+        before = sorted_p.cumsum(-1) - sorted_p
+        sorted_p[before >= top_p] = 0                            # the code that crosses top_p stays
         p = torch.zeros_like(p).scatter(-1, which, sorted_p)
-    ends = p.cumsum(-1, dtype=torch.double)                          # code k owns the part of [0, 1) up to its end
+    ends = p.cumsum(-1, dtype=torch.double)                      # code k owns [ends[k-1], ends[k])
     u = torch.rand(len(p), 1, generator=rng, dtype=torch.double) * ends[:, -1:]
-    return torch.searchsorted(ends, u, right=True)[:, 0]             # inverse CDF
+    return torch.searchsorted(ends, u, right=True)[:, 0]

@@ -1,4 +1,8 @@
-"""Training loops as generators: the library trains, the caller watches, plots, stops. Every yielded step is an update."""
+"""Training loops as generators: the library trains; the caller watches, plots, stops.
+
+Each yielded (step, losses) is one update of the model. What all loops share is in `Trainer`; each
+loop below reads as its algorithm does.
+"""
 import copy
 import json
 import math
@@ -7,240 +11,379 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqlib.backend.distributed import agree, all_reduce_sum, rank, replicated, world_size
+from vqlib.backend.distributed import (
+    agree,
+    all_reduce_mean,
+    my_part,
+    rank,
+    replicated,
+    world_size,
+)
 from vqlib.checkpoint import FileError, load_model, load_state, save_state, write_atomically
 from vqlib.data.augment import Augment, dihedral
-from vqlib.data.batches import batches, by_class, order
+from vqlib.data.batches import batches, class_weights, shuffled_indices
+from vqlib.data.dataset import in_chunks
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and how fast to train."""
 
-    steps: int
-    batch: int = 32
-    lrs: tuple[float, ...] = (1e-3,)   # held for equal parts of the run, in this order
-    cosine: bool = True                # fall from lrs[0] to 2 % of it along a cosine instead
+    steps: int                         # updates
+    batch: int = 32                    # images per update
+    lrs: tuple[float, ...] = (1e-3,)   # learning rates, held for equal parts of the run
+    cosine: bool = True                # instead fall from lrs[0] to 2 % of it along a cosine
     warmup: int = 0                    # updates of linear rise
     weight_decay: float = 0.0          # of matrices; biases and norms do not decay
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 0.0                  # largest gradient norm; 0: any
     eval_every: int = 500              # updates between held-out evaluations (priors)
     eval_images: int = 512             # held-out images per evaluation
-    patience: int = 5                  # evaluations without a gain before the run stops; 0: never
+    patience: int = 5                  # evaluations without a gain before the end; 0: never
     save_every: int = 500              # updates between checkpoints
-    balance: float = 0.0               # images are drawn by (size of their class)^-balance: 0 as in the data, 1 classes alike
+    class_balance: float = 0.0         # images are drawn by (size of their class)^-class_balance
     seed: int = 0
 
     def lr(self, step: int) -> float:
         """Learning rate of update `step`, counted from 0."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.cosine:
-            return rise * self.lrs[0] * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+            fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+            return rise * self.lrs[0] * (0.02 + 0.98 * fall)
         return rise * self.lrs[step * len(self.lrs) // self.steps]
+
+    def rng(self, step: int) -> torch.Generator:
+        """The random numbers of update `step`: a resumed run draws what the whole run would."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + step)
 
 
 class Trainer:
-    """Model, optimiser and step of one run, with checkpoints and a JSONL log in `folder` (None: keeps nothing)."""
+    """Model, optimiser and step of one run, with checkpoints and a log in `folder`.
 
-    def __init__(self, model, run: TrainConfig, folder: Path | None, fingerprint: str, loss, parts: int):
-        if run.batch % (world_size() * parts):
-            raise ValueError(f"a batch of {run.batch} does not divide by {world_size()} ranks x {parts} passes")
-        self.model, self.run, self.folder, self.step = model, run, folder and Path(folder), 0
-        groups = [{"params": [p for p in model.parameters() if (p.dim() > 1) == matrix],
-                   "weight_decay": run.weight_decay * matrix} for matrix in (True, False)]
-        self.optimizer = torch.optim.AdamW(groups, lr=run.lrs[0], betas=run.betas, fused=True)
-        self.extra = {}                                               # what a loop wants kept beside the weights
-        self.identity = json.loads(json.dumps({"model": asdict(model.cfg), "run": asdict(run), "data": fingerprint}))
+    loss(model, *part) -> (loss to minimise, {name: value to log}) of one part of a batch.
+    accumulate: parts in which each rank takes its images of a batch, with the result of one.
+    folder: None keeps nothing; else the run resumes from what is there.
+    Raises FileError if that is another run's, ValueError if the batch does not divide.
+    """
+
+    def __init__(self, model, config: TrainConfig, folder, fingerprint: str, loss, accumulate=1):
+        if config.batch % (world_size() * accumulate):
+            raise ValueError(f"a batch of {config.batch} does not divide by {world_size()} ranks "
+                             f"x {accumulate} passes")
+        self.model, self.config, self.step = model, config, 0
+        self.optimizer = adamw(model, config)
+        self.extra = {}                                          # what a loop wants to be kept, too
+        identity = {"model sizes": asdict(model.cfg), "training settings": asdict(config),
+                    "data": fingerprint}
+        self.identity = json.loads(json.dumps(identity))         # as it comes back from a file
+        self.folder = folder and Path(folder)
         if self.folder:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
-            if self.state_file.exists():
-                self.resume()
-            elif (finished := self.folder.with_suffix(".safetensors")).exists():
-                self.adopt(finished)
-            lines = self.log_file.read_text().splitlines() if self.log_file.exists() else []
-            write_atomically(self.log_file, "".join(s + "\n" for s in lines if json.loads(s)["step"] <= self.step).encode())
-        agree(json.dumps([self.identity, self.step, parts]))
-        self.loss, self.device = replicated(model, loss), next(model.parameters()).device
-        gpu = self.device.type == "cuda"
-        self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=gpu and torch.cuda.is_bf16_supported(False))
+            self.open_folder()
+        agree(json.dumps([self.identity, self.step, accumulate]))
+        self.device = next(model.parameters()).device
+        half = self.device.type == "cuda" and torch.cuda.is_bf16_supported(False)
+        self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+        self.loss = replicated(model, loss)
 
-    def resume(self):
+    @property
+    def done(self) -> bool:
+        return self.step >= self.config.steps
+
+    def update(self, parts: list[tuple]) -> dict[str, Tensor]:
+        """One optimiser step on the mean loss of all parts of all ranks; mean values to log."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        values = []
+        for i, part in enumerate(parts, 1):
+            with self.loss.no_sync() if i < len(parts) and world_size() > 1 else nullcontext():
+                with self.precision:
+                    loss, logged = self.loss(*part)
+                (loss / len(parts)).backward()                   # ranks add gradients at the last
+            values.append(torch.stack([v.detach() for v in logged.values()]))
+        if self.config.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.step += 1
+        return dict(zip(logged, all_reduce_mean(torch.stack(values).mean(0))))
+
+    def end_of_update(self, losses: dict, **also) -> tuple[int, dict]:
+        """Log every tenth update, evaluations and the last; save when due; (step, losses)."""
+        if self.step % 10 == 0 or self.done or "held_out" in losses:
+            self.record(**losses, **also)
+        if self.step % self.config.save_every == 0 or self.done:
+            self.save()
+        return self.step, losses
+
+    def record(self, **values) -> None:
+        """Append a line to the log. Raises FloatingPointError at a value that is no number."""
+        line = {"step": self.step, "lr": self.config.lr(self.step - 1)}
+        line |= {name: float(value) for name, value in values.items()}
+        if not all(math.isfinite(value) for value in line.values()):
+            raise FloatingPointError(f"update {self.step}: {line}. Lower the learning rate; "
+                                     "the last checkpoint is kept")
+        if self.folder and rank() == 0:
+            with self.log_file.open("a") as f:
+                f.write(json.dumps(line) + "\n")
+
+    def save(self) -> None:
+        """Replace the checkpoint. Raises FloatingPointError if a weight is no number."""
+        if not self.folder:
+            return
+        if not all(p.isfinite().all() for p in self.model.parameters()):
+            raise FloatingPointError(f"update {self.step}: a weight is no number. Lower the "
+                                     "learning rate; the last checkpoint is kept")
+        save_state(self.state_file, {
+            "identity": self.identity, "step": self.step, "weights": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "extra": self.extra})
+
+    def open_folder(self) -> None:
+        """Resume from the folder's checkpoint, or from a finished model file beside it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
+        finished = self.folder.with_suffix(".safetensors")
+        if self.state_file.exists():
+            self.resume()
+        elif finished.exists():
+            self.adopt(finished)
+        lines = self.log_file.read_text().splitlines() if self.log_file.exists() else []
+        kept = [line + "\n" for line in lines if json.loads(line)["step"] <= self.step]
+        write_atomically(self.log_file, "".join(kept).encode())  # updates that are made again
+
+    def resume(self) -> None:
         state = load_state(self.state_file)
         for part, now in self.identity.items():
-            if state["identity"][part] != now:
-                raise FileError(f"{self.folder.name}/state.pt was trained with another {part}: {state['identity'][part]}, "
+            was = state["identity"][part]
+            if was != now:
+                raise FileError(f"{self.folder.name}/state.pt was made with other {part}: {was}, "
                                 f"now {now}. Use another folder, or delete it to start afresh")
         self.model.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.extra = state["step"], state["extra"]
 
     def adopt(self, finished: Path) -> None:
-        """A model file without a checkpoint, such as one that ships, is a finished run if it was trained like this one."""
-        model, card = load_model(finished)
-        if (card["config"], card.get("run")) == (self.identity["model"], self.identity["run"]):
+        """Take a model file without a checkpoint, such as one that ships, for a finished run.
+
+        It has to be trained as this run would be.
+        """
+        model, metadata = load_model(finished)
+        mine = self.identity["model sizes"], self.identity["training settings"]
+        if (metadata["config"], metadata.get("training")) == mine:
             self.model.load_state_dict(model.state_dict())
-            self.step = self.run.steps
-
-    def update(self, parts: list[tuple]) -> Tensor:
-        """One optimiser step on the mean loss of all parts of all ranks; what `loss` says of each part, (parts, values)."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.run.lr(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        said = []
-        for i, part in enumerate(parts, 1):
-            with self.loss.no_sync() if i < len(parts) and world_size() > 1 else nullcontext():   # ranks exchange gradients once
-                with self.precision:
-                    loss, values = self.loss(*part)
-                (loss / len(parts)).backward()
-            said.append(values)
-        if self.run.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.clip)
-        self.optimizer.step()
-        self.step += 1
-        return all_reduce_sum(torch.stack(said)) / world_size()
-
-    def record(self, **values) -> None:
-        """Append one line to the log; stops the run at a loss that is no number, with the last checkpoint kept."""
-        line = {"step": self.step, "lr": self.run.lr(self.step - 1), **{k: float(v) for k, v in values.items()}}
-        if not all(math.isfinite(v) for v in line.values()):
-            raise FloatingPointError(f"update {self.step}: {line}. Lower the learning rate; the last checkpoint is kept")
-        if self.folder and rank() == 0:
-            with self.log_file.open("a") as f:
-                f.write(json.dumps(line) + "\n")
-
-    def end_of_update(self, losses: dict, **also) -> tuple[int, dict]:
-        """Log every tenth update, each evaluation and the last; save as often as the run says; (step, losses) to yield."""
-        last = self.step == self.run.steps
-        if self.step % 10 == 0 or last or "held_out" in losses:
-            self.record(**losses, **also)
-        if self.step % self.run.save_every == 0 or last:
-            self.save()
-        return self.step, losses
-
-    def save(self) -> None:
-        """Replace the checkpoint; stops the run instead if a weight is no number, with the last checkpoint kept."""
-        if self.folder:
-            if not all(p.isfinite().all() for p in self.model.parameters()):
-                raise FloatingPointError(f"update {self.step}: a weight is no number. Lower the learning rate; "
-                                         "the last checkpoint is kept")
-            save_state(self.state_file, {"identity": self.identity, "weights": self.model.state_dict(), "step": self.step,
-                                         "optimizer": self.optimizer.state_dict(), "extra": self.extra})
+            self.step = self.config.steps
 
 
-def train_vqvae(model, dataset, run: TrainConfig, cfg: Augment, variance=1.0, folder=None, accumulate=1):
+def adamw(model, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; only matrices decay."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay},
+              {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lrs[0], betas=config.betas, fused=True)
+
+
+def train_vqvae(model, dataset, config: TrainConfig, augment: Augment, variance=1.0,
+                folder=None, accumulate=1):
     """Yield (step, losses) after each update; losses are detached tensors.
 
-    recon = squared error of normalised pixels / `variance`; with the variance of exactly those pixels (1.0) it is 1
-    for the mean image. The report divided by the variance of the un-normalised ones, 0.0487.
-    accumulate: passes in which a rank takes its images of a batch, with the result of one.
+    recon: squared error of normalised pixels / `variance`. With the variance of exactly those
+        pixels (1.0) it is 1 for the mean image. The report divided by that of the pixels before
+        normalisation, 0.0487.
+    commit, perplexity: of the whole batch, on all ranks.
     """
-    def loss(model, images):                                          # (b, 3, H, W) in [0, 1]
+    def loss(model, images):                                     # (b, 3, H, W) in [0, 1]
         x = model.normalise(images)
-        x_hat, q = model(x)
+        x_hat, quantized = model(x)
         recon = F.mse_loss(x_hat, x) / variance
-        return recon + model.cfg.beta * q.commit, torch.stack([recon.detach(), q.commit.detach(), q.perplexity])
+        total = recon + model.cfg.beta * quantized.commit
+        return total, {"recon": recon, "commit": quantized.commit}
 
-    session = Trainer(model, run, folder, dataset.fingerprint, loss, accumulate)
-    model.quantizer.expect(accumulate)
-    for images in batches(dataset, "train", run.batch, run.seed, cfg, session.step):
-        if session.step >= run.steps:
+    trainer = Trainer(model, config, folder, dataset.fingerprint, loss, accumulate)
+    for images in batches(dataset, "train", config.batch, config.seed, augment, trainer.step):
+        if trainer.done:
             break
-        model.train()                                                 # the caller may have evaluated since the last step
-        parts = images.to(model.mean.device, non_blocking=True).chunk(accumulate)
-        if accumulate > 1:                                            # else the forward pass itself sees the whole batch
-            with session.precision:
-                model.quantizer.survey(model.encoder(model.normalise(x)) for x in parts)
-        values = session.update([(x,) for x in parts])                # (parts, 3)
-        losses = dict(zip(("recon", "commit"), values.mean(0))) | {"perplexity": values[-1, 2]}  # the last has seen all picks
-        yield session.end_of_update(losses, resets=model.quantizer.resets)
+        model.train()                                            # the caller may have evaluated
+        images = images.to(trainer.device, non_blocking=True)    # (B, 3, H, W)
+        if model.cfg.data_init and model.quantizer.steps == 0:
+            model.quantizer.init_from(encode_continuous(model, images.chunk(accumulate)))
+        losses = trainer.update([(part,) for part in images.chunk(accumulate)])
+        losses["perplexity"] = model.quantizer.step()
+        yield trainer.end_of_update(losses, resets=model.quantizer.resets)
     model.eval()
 
 
 @torch.no_grad()
-def encode_dataset(model, dataset, split: str, views=(0,), batch=128) -> tuple[Tensor, Tensor]:
-    """Codes (n, V, T) int16 of the given views (see `augment.view`) of a split, and labels (n,)."""
+def encode_continuous(vqvae, parts) -> Tensor:                   # (b, 3, H, W) each
+    """Encoder outputs (B, D, h, w) before quantization."""
+    return torch.cat([vqvae.encoder(vqvae.normalise(images)) for images in parts])
+
+
+@torch.no_grad()
+def encode_dataset(encoder, dataset, split: str, augmentations=(0,),
+                   batch=128) -> tuple[Tensor, Tensor]:
+    """Codes (n, V, T) int16 of V augmentations of a split, and labels (n,).
+
+    augmentations: which of the eight flips and quarter turns, see `dihedral`; 0 is the image.
+    """
     rows, parts = dataset.splits[split], []
-    for chunk in np.array_split(rows, max(1, -(-len(rows) // batch))):
-        x = dataset[chunk].to(model.mean.device)
-        parts.append(torch.stack([model.encode(dihedral(x, k)).flatten(1) for k in views], 1).short().cpu())
+    for chunk in in_chunks(rows, batch):
+        x = dataset[chunk].to(encoder.mean.device)
+        codes = [encoder.encode(dihedral(x, k)).flatten(1) for k in augmentations]
+        parts.append(torch.stack(codes, 1).short().cpu())        # (B, V, T)
     return torch.cat(parts), dataset.labels[rows]
 
 
 @torch.no_grad()
-def held_out_nats(prior, codes: Tensor, labels: Tensor, batch=64) -> Tensor:  # (n, T), (n,) -> (n, T)
-    """-log p of every code, in eval mode, on the CPU."""
+def held_out_nats(prior, codes: Tensor, labels: Tensor, batch=64) -> Tensor:  # (n, T), (n,)
+    """-log p of every code, (n, T), in eval mode, on the CPU."""
     prior.eval()
-    device = prior.head.weight.device
-    return torch.cat([prior.nats(codes[i : i + batch].long().to(device), labels[i : i + batch].to(device)).cpu()
-                      for i in range(0, len(codes), batch)])
+    device, nats = prior.head.weight.device, []
+    for some, y in zip(codes.split(batch), labels.split(batch)):
+        nats.append(prior.nats(some.long().to(device), y.to(device)).cpu())
+    return torch.cat(nats)
 
 
-def prior_parts(codes, labels, picks, run: TrainConfig, step: int, accumulate: int):
-    """This rank's parts of a batch: codes, labels, rng that go on where the part before stops, and a seed for dropout."""
-    seed, n = run.seed * 1_000_003 + step, len(picks) // (world_size() * accumulate)
-    for part in range(rank() * accumulate, (rank() + 1) * accumulate):
-        rng = torch.Generator().manual_seed(seed)
-        views = torch.randint(codes.shape[1], (len(picks),), generator=rng)               # one of each image
-        torch.rand(part * n, generator=rng)                          # a loss draws one number per image
-        i, v = (torch.as_tensor(x)[part * n : (part + 1) * n].to(codes.device, non_blocking=True) for x in (picks, views))
-        yield codes[i, v].long(), labels[i], rng, seed + (part << 40)
+def train_prior(prior, train, held_out, config: TrainConfig, folder=None, fingerprint="",
+                accumulate=1):
+    """Yield (step, losses) after each update.
 
-
-def train_prior(prior, train, held_out, run: TrainConfig, folder=None, fingerprint="", accumulate=1):
-    """Yield (step, losses) after each update; keeps the weights of the best held-out evaluation and stops without gains.
-
-    train: codes (n, V, T) and labels (n,); held_out: codes (m, V, T), of which view 0 is scored, and labels (m,).
-    Every `run.eval_every` updates losses also have `train` and `held_out`: nats per code in eval mode, on as many images.
+    train: codes (n, V, T) and labels (n,); held_out: codes (m, V, T), of which augmentation 0 is
+        scored, and labels (m,).
+    Every `config.eval_every` updates losses also have `train` and `held_out`: nats per code in
+    eval mode, on as many images. The weights of the best held-out evaluation are kept in the end;
+    the run ends early after `config.patience` evaluations without a gain.
     """
-    def loss(prior, codes, labels, rng, seed):
-        with torch.random.fork_rng(devices=[]):                       # dropout too depends on (seed, step) only
-            torch.manual_seed(seed)
-            nats = prior.loss(codes, labels, rng)
-        return nats, nats.detach()[None]
-
-    codes, labels = (x.to(prior.head.weight.device) for x in train)
-    m = min(run.eval_images, len(held_out[0]), len(codes))
-    fixed = {}
-    for name, (c, y) in {"train": train, "held_out": held_out}.items():
-        some = torch.randperm(len(c), generator=torch.Generator().manual_seed(run.seed))[:m]  # files are sorted by class
-        some = some[: m - m % world_size()][rank() :: world_size()]             # each rank scores as many
-        fixed[name] = c[some, 0], y[some]
-    session = Trainer(prior, run, folder, fingerprint, loss, accumulate)
-    best = session.extra.setdefault("best", {"held_out": math.inf, "step": 0, "weights": copy.deepcopy(prior.state_dict())})
-    for step, picks in order(len(codes), run.batch, run.seed, session.step, by_class(train[1], run.balance)):
-        if session.step >= run.steps or (run.patience and session.step - best["step"] >= run.patience * run.eval_every):
+    n = min(config.eval_images, len(train[0]), len(held_out[0]))
+    scored = {"train": evaluation_part(*train, n, config.seed),
+              "held_out": evaluation_part(*held_out, n, config.seed)}
+    trainer = Trainer(prior, config, folder, fingerprint, prior_loss, accumulate)
+    best = trainer.extra.setdefault("best", {"held_out": math.inf, "step": 0,
+                                             "weights": copy.deepcopy(prior.state_dict())})
+    patience = config.patience * config.eval_every or math.inf
+    for parts in prior_batches(*train, config, trainer, accumulate):
+        if trainer.done or trainer.step - best["step"] >= patience:
             break
         prior.train()
-        losses = {"loss": session.update([*prior_parts(codes, labels, picks, run, step, accumulate)]).mean()}
-        if session.step % run.eval_every == 0 or session.step == run.steps:
-            losses |= {name: all_reduce_sum(held_out_nats(prior, *part).mean()) / world_size() for name, part in fixed.items()}
+        losses = trainer.update(parts)
+        if trainer.step % config.eval_every == 0 or trainer.done:
+            for name, part in scored.items():
+                losses[name] = all_reduce_mean(held_out_nats(prior, *part).mean())
             if losses["held_out"] < best["held_out"]:
-                best.update(held_out=float(losses["held_out"]), step=session.step, weights=copy.deepcopy(prior.state_dict()))
-        yield session.end_of_update(losses)
-    session.save()                                                    # an early stop is an end, too
+                best.update(held_out=float(losses["held_out"]), step=trainer.step,
+                            weights=copy.deepcopy(prior.state_dict()))
+        yield trainer.end_of_update(losses)
+    trainer.save()                                               # an early stop is an end, too
     if best["step"]:
         prior.load_state_dict(best["weights"])
     prior.eval()
 
 
+def prior_loss(prior, codes, labels, rng, dropout_seed):         # (b, T), (b,)
+    """A prior's own loss; dropout, too, depends on the seed and the step only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(dropout_seed)
+        nats = prior.loss(codes, labels, rng)
+    return nats, {"loss": nats}
+
+
+def prior_batches(codes, labels, config: TrainConfig, trainer: Trainer, accumulate: int):
+    """Yield this rank's parts of each batch for ever: arguments of `prior_loss`.
+
+    codes (n, V, T): of each image one augmentation is drawn.
+    """
+    weights = class_weights(labels, config.class_balance)
+    batch, start = config.batch, trainer.step
+    codes, labels = codes.to(trainer.device), labels.to(trainer.device)
+    n = batch // (world_size() * accumulate)                     # images per part
+    for step, picks in shuffled_indices(len(codes), batch, config.seed, start, weights):
+        chosen = torch.randint(codes.shape[1], (batch,), generator=config.rng(step))
+        parts = []
+        for part in range(rank() * accumulate, (rank() + 1) * accumulate):
+            own = slice(part * n, (part + 1) * n)
+            images = torch.as_tensor(picks[own]).to(codes.device, non_blocking=True)
+            augmentation = chosen[own].to(codes.device, non_blocking=True)
+            rng = config.rng(step)                               # a loss draws a number per image:
+            torch.randint(codes.shape[1], (batch,), generator=rng)
+            torch.rand(part * n, generator=rng)                  # go on where the part before ends
+            dropout_seed = rng.initial_seed() + (part << 40)
+            parts.append((codes[images, augmentation].long(), labels[images], rng, dropout_seed))
+        yield parts
+
+
+def evaluation_part(codes: Tensor, labels: Tensor, n: int, seed: int):  # (N, V, T), (N,)
+    """This rank's share of n images that are scored during training: codes (m, T), labels (m,).
+
+    They are drawn at random, because files are sorted by class.
+    """
+    some = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))[:n]
+    some = some[: n - n % world_size()][rank() :: world_size()]
+    return codes[some, 0], labels[some]
+
+
+def train_flow_decoder(flow_decoder, vqvae, dataset, config: TrainConfig, augment: Augment,
+                       folder=None, accumulate=1):
+    """Yield (step, losses) after each update; the VQ-VAE stays as it is.
+
+    loss: the flow's mean squared velocity error, near 2 at the start. It learns residuals of
+    training images: if the VQ-VAE overfitted, they are smaller than those of held-out images.
+    """
+    def loss(model, images, noise, t):                           # (b, 3, H, W) twice, (b,)
+        with torch.autocast(images.device.type, enabled=False):  # a residual is a small difference
+            e, x_hat, residual = least_squares(vqvae, images)
+        value = model.loss(e, x_hat, residual, noise, t)
+        return value, {"loss": value}
+
+    def drawn(batch, start):
+        return batches(dataset, "train", batch, config.seed, augment, start, config.class_balance)
+
+    trainer = Trainer(flow_decoder, config, folder, dataset.fingerprint, loss, accumulate)
+    vqvae.eval()
+    if trainer.step == 0:
+        images = next(drawn(256, start=0)).to(trainer.device)
+        flow_decoder.fit_units(least_squares(vqvae, images)[2])
+    for images in drawn(config.batch, trainer.step):
+        if trainer.done:
+            break
+        flow_decoder.train()
+        rng = config.rng(trainer.step + (1 << 40))               # not those of the augmentation
+        noise = my_part(torch.randn(config.batch, *images.shape[1:], generator=rng))
+        t = my_part(torch.rand(config.batch, generator=rng))     # in [0, 1)
+        batch = [x.to(trainer.device, non_blocking=True) for x in (images, noise, t)]
+        losses = trainer.update([*zip(*(x.chunk(accumulate) for x in batch))])
+        yield trainer.end_of_update(losses)
+    flow_decoder.eval()
+
+
+@torch.no_grad()
+def least_squares(vqvae, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the VQ-VAE makes of images (B, 3, H, W) in [0, 1].
+
+    Code vectors (B, D, h, w), the least-squares image x_hat (normalised, not clipped), and the
+    residual images - denormalised x_hat.
+    """
+    e = vqvae.quantizer.lookup(vqvae.encode(images))
+    x_hat = vqvae.decoder(e)
+    return e, x_hat, images - vqvae.denormalise(x_hat)
+
+
 def read_log(folder: Path) -> list[dict]:
     """The lines of a run's log, oldest first."""
-    return [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+    text = (Path(folder) / "log.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def watch(loop, steps: int, every=10.0):
-    """Pass a training loop through and print a line every `every` seconds: progress that survives nbconvert."""
+    """Pass a training loop through and print a line every `every` seconds."""
     start = last = time.time()
     for n, (step, losses) in enumerate(loop, 1):
         yield step, losses
-        if (now := time.time()) - last >= every or step == steps:
+        now = time.time()
+        if now - last >= every or step == steps:
             last, rate = now, n / (now - start)
-            values = "  ".join(f"{k} {float(v):.3f}" for k, v in losses.items())
-            print(f"{step:6d}/{steps}  {values}  {rate:.1f} updates/s, {(steps - step) / rate:.0f} s left", flush=True)
+            values = "  ".join(f"{name} {float(value):.3f}" for name, value in losses.items())
+            print(f"{step:6d}/{steps}  {values}  {rate:.1f} updates/s, "
+                  f"{(steps - step) / rate:.0f} s left", flush=True)

@@ -1,6 +1,7 @@
 """VQ-VAE: image -> grid of codes -> image, with the nets of the course report.
 
-Letters: B images, H W pixels, h w grid cells, D code width, K codes, f = 2**n_down pixels per cell side.
+Letters: B images, H W pixels, h w grid cells, D code width, K codes,
+f = 2**n_down pixels per cell side.
 """
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,21 +17,22 @@ from vqlib.quantizer import Quantized, Quantizer
 class VQVAEConfig:
     """Sizes of the nets and of the bottleneck; the defaults are the report's."""
 
-    image_size: int = 128      # pixels per side, a multiple of f
-    n_down: int = 2            # halvings: 128 px -> 32 x 32 codes; 3 gives 16 x 16
-    hidden: int = 64           # channels of the nets
-    residual_hidden: int = 32  # channels inside a residual layer
+    image_size: int = 128          # pixels per side, a multiple of f
+    n_down: int = 2                # halvings: 128 px -> 32 x 32 codes; 3 gives 16 x 16
+    hidden: int = 64               # channels of the nets
+    residual_hidden: int = 32      # channels inside a residual layer
     residual_layers: int = 2
-    n_codes: int = 512         # K: widens the bottleneck
-    code_dim: int = 128        # D: does not change the bit budget
-    beta: float = 0.25         # pulls encoder outputs towards their codes; raise it if they drift apart
-    decay: float = 0.99        # of the codebook's moving averages; higher is steadier and slower
-    data_init: bool = True
-    reset_threshold: float = 0.02       # share of N/K under which a code counts as dead; 0 lets it die
+    n_codes: int = 512             # K: widens the bottleneck
+    code_dim: int = 128            # D: does not change the bit budget
+    beta: float = 0.25             # pulls encoder outputs to their codes; raise it if they drift
+    decay: float = 0.99            # of the codebook's moving averages; higher: steadier, slower
+    data_init: bool = True         # codes start on encoder outputs of the first batch
+    reset_threshold: float = 0.02  # share of N/K under which a code counts as dead; 0 lets it die
 
     def __post_init__(self):
         if self.n_down < 1 or self.image_size % 2**self.n_down:
-            raise ValueError(f"image_size {self.image_size} is no multiple of {2**self.n_down} (n_down {self.n_down})")
+            raise ValueError(f"image_size {self.image_size} is no multiple of {2**self.n_down} "
+                             f"(n_down {self.n_down})")
 
     @property
     def grid(self) -> int:
@@ -39,74 +41,90 @@ class VQVAEConfig:
 
 
 class Residual(nn.Module):
-    """x + conv1x1(relu(conv3x3(relu(x)))), no biases."""
+    """x + conv1x1(relu(conv3x3(relu(x)))), without biases."""
 
     def __init__(self, hidden, inner):
         super().__init__()
         self.wide = nn.Conv2d(hidden, inner, 3, padding=1, bias=False)
         self.back = nn.Conv2d(inner, hidden, 1, bias=False)
 
-    def forward(self, x):
+    def forward(self, x):                                        # (B, C, H, W)
         return x + self.back(F.relu(self.wide(F.relu(x))))
 
 
-def residual_stack(cfg):
-    return nn.Sequential(*[Residual(cfg.hidden, cfg.residual_hidden) for _ in range(cfg.residual_layers)], nn.ReLU())
+def residual_stack(cfg: VQVAEConfig) -> nn.Sequential:
+    layers = [Residual(cfg.hidden, cfg.residual_hidden) for _ in range(cfg.residual_layers)]
+    return nn.Sequential(*layers, nn.ReLU())
 
 
 def encoder(cfg: VQVAEConfig) -> nn.Sequential:
-    """(B, 3, H, W) -> (B, D, h, w)."""
+    """(B, 3, H, W) -> (B, D, h, w): strided convolutions, then residual layers on the grid."""
     widths = [3, cfg.hidden // 2] + [cfg.hidden] * (cfg.n_down - 1)
-    down = [m for a, b in pairwise(widths) for m in (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU())]
+    down = []
+    for narrow, wide in pairwise(widths):                        # each halves both sides
+        down += [nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1), nn.ReLU()]
     middle = nn.Conv2d(widths[-1], cfg.hidden, 3, padding=1)
     return nn.Sequential(*down, middle, residual_stack(cfg), nn.Conv2d(cfg.hidden, cfg.code_dim, 1))
 
 
 def decoder(cfg: VQVAEConfig) -> nn.Sequential:
-    """(B, D, h, w) -> (B, 3, H, W)."""
-    widths = [cfg.hidden] * (cfg.n_down - 1) + [cfg.hidden // (1 if cfg.n_down == 1 else 2), 3]
-    up = [m for a, b in pairwise(widths) for m in (nn.ConvTranspose2d(a, b, 4, 2, 1), nn.ReLU())]
-    return nn.Sequential(nn.Conv2d(cfg.code_dim, cfg.hidden, 3, padding=1), residual_stack(cfg), *up[:-1])
+    """(B, D, h, w) -> (B, 3, H, W): residual layers, then transposed convolutions."""
+    last = cfg.hidden if cfg.n_down == 1 else cfg.hidden // 2
+    widths = [cfg.hidden] * (cfg.n_down - 1) + [last, 3]
+    up = []
+    for wide, narrow in pairwise(widths):                        # each doubles both sides
+        up += [nn.ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1), nn.ReLU()]
+    first = nn.Conv2d(cfg.code_dim, cfg.hidden, 3, padding=1)
+    return nn.Sequential(first, residual_stack(cfg), *up[:-1])   # no ReLU on pixels
 
 
 class VQVAE(nn.Module):
-    """Encoder, quantizer, decoder. `encode` and `decode` speak images in [0, 1]; `forward` normalised ones."""
+    """Encoder, quantizer, decoder.
+
+    `encode` and `decode` take and give images in [0, 1]; `forward` works on normalised ones.
+    mean, std: of each colour channel over the training split.
+    """
 
     def __init__(self, cfg: VQVAEConfig, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), seed=0):
         super().__init__()
         self.cfg = cfg
-        self.register_buffer("mean", torch.as_tensor(mean).float().view(1, 3, 1, 1))  # of the training split, per channel
+        self.register_buffer("mean", torch.as_tensor(mean).float().view(1, 3, 1, 1))
         self.register_buffer("std", torch.as_tensor(std).float().view(1, 3, 1, 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoder, self.decoder = encoder(cfg), decoder(cfg)
-        self.quantizer = Quantizer(cfg.n_codes, cfg.code_dim, cfg.decay, cfg.data_init, cfg.reset_threshold, seed)
+        self.quantizer = Quantizer(cfg.n_codes, cfg.code_dim, cfg.decay, cfg.reset_threshold, seed)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """[0, 1] -> mean 0 and variance 1 per channel over the training split.
+    def normalise(self, images: Tensor) -> Tensor:               # (B, 3, H, W) in [0, 1]
+        """Mean 0 and variance 1 per channel over the training split.
 
-        A pixel's channels lie side by side from here on: faster convolutions, and no copy to get the quantizer's rows.
+        From here on the channels of a pixel lie side by side in memory: convolutions are faster,
+        and the quantizer gets its rows without a copy.
         """
-        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = (images - self.mean) / self.std
+        return x.contiguous(memory_format=torch.channels_last)
 
-    def denormalise(self, x: Tensor) -> Tensor:
-        """The inverse of `normalise`: each channel with its own mean and std (the report used red's for all three)."""
+    def denormalise(self, x: Tensor) -> Tensor:                  # (B, 3, H, W)
+        """The inverse of `normalise`: each channel with its own mean and standard deviation."""
         return x * self.std + self.mean
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Quantized]:          # (B, 3, H, W) normalised
-        """(x_hat, q): reconstruction in normalised units, and what the quantizer says."""
-        q = self.quantizer(self.encoder(x))                            # e: (B, D, h, w)
-        return self.decoder(q.e), q
+    def forward(self, x: Tensor) -> tuple[Tensor, Quantized]:    # (B, 3, H, W) normalised
+        """The reconstruction in normalised units, and what the quantizer returned."""
+        quantized = self.quantizer(self.encoder(x))              # e: (B, D, h, w)
+        return self.decoder(quantized.e), quantized
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:                        # (B, 3, H, W) in [0, 1] -> (B, h, w)
-        """Codes of images; H and W may differ from the training size as long as f divides them."""
+    def encode(self, images: Tensor) -> Tensor:            # (B, 3, H, W) in [0, 1] -> (B, h, w)
+        """Codes of images. H and W may differ from the training size.
+
+        Raises ValueError unless they are multiples of f.
+        """
         f = 2**self.cfg.n_down
         if images.shape[-1] % f or images.shape[-2] % f:
             raise ValueError(f"image sides must be multiples of {f}, got {tuple(images.shape)}")
-        return self.quantizer.eval()(self.encoder(self.normalise(images))).codes
+        return self.quantizer.encode(self.encoder(self.normalise(images)))
 
     @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:                         # (B, h, w) -> (B, 3, H, W) in [0, 1]
+    def decode(self, codes: Tensor) -> Tensor:             # (B, h, w) -> (B, 3, H, W) in [0, 1]
         """Images of codes, clipped to [0, 1]."""
         return self.denormalise(self.decoder(self.quantizer.lookup(codes))).clamp(0, 1)

@@ -1,6 +1,6 @@
 """The report's prior: a transformer on random windows of the code sequence, kept as the baseline.
 
-Letters: B images, T = h*w codes per image, K codes, w window length, t tokens of it known.
+Letters: B images, T = h*w codes per image, K codes, w window length, t tokens of it given.
 """
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ from vqlib.gpt import Block, draw, init_weights
 
 
 @dataclass(frozen=True)
-class WindowedConfig:
-    """Sizes of the report's transformer; 6 heads floor to 21 channels each, 126 of 128, as there."""
+class WindowedGPTConfig:
+    """Sizes of the report's transformer; 6 heads floor to 21 channels each, 126 of 128."""
 
     grid: int = 32
     n_codes: int = 512
@@ -30,58 +30,72 @@ class WindowedConfig:
 
 
 class WindowedGPT(nn.Module):
-    """The report's prior, kept as the baseline: windows of the sequence start (K), codes, end (K + 1).
+    """A transformer on windows of the sequence: start (token K), codes, end (token K + 1).
 
-    Positions count from the window's first token: it never knows where it is, so it can learn texture but no layout.
+    Positions count from the window's first token. It never knows where in the image it is, so it
+    can learn texture but no layout.
     """
 
-    def __init__(self, cfg: WindowedConfig, seed=1337):
+    def __init__(self, cfg: WindowedGPTConfig, seed=1337):
         super().__init__()
         self.cfg = cfg
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.embed = nn.Embedding(cfg.n_codes + 2, cfg.width)
             self.position = nn.Embedding(cfg.window, cfg.width)
-            self.blocks = nn.ModuleList([Block(cfg.width, cfg.heads, cfg.dropout, activation=nn.ReLU) for _ in range(cfg.layers)])
+            self.blocks = nn.ModuleList(Block(cfg.width, cfg.heads, cfg.dropout, activation=nn.ReLU)
+                                        for _ in range(cfg.layers))
             self.norm = nn.LayerNorm(cfg.width)
             self.head = Linear(cfg.width, cfg.n_codes + 2)
             init_weights(self, cfg.layers)
 
-    def forward(self, tokens: Tensor) -> Tensor:                      # (B, t), t <= w -> (B, t, K+2)
+    def forward(self, tokens: Tensor) -> Tensor:                 # (B, t), t <= w -> (B, t, K+2)
         x = self.embed(tokens) + self.position.weight[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))
 
-    def sequence(self, codes: Tensor) -> Tensor:                      # (B, T) -> (B, T+2)
-        return F.pad(F.pad(codes, (1, 0), value=self.cfg.n_codes), (0, 1), value=self.cfg.n_codes + 1)
+    def sequence(self, codes: Tensor) -> Tensor:                 # (B, T) -> (B, T+2)
+        """Start, codes, end."""
+        started = F.pad(codes, (1, 0), value=self.cfg.n_codes)
+        return F.pad(started, (0, 1), value=self.cfg.n_codes + 1)
 
     def loss(self, codes: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Mean nats per token of one random window per image; the class is not used."""
         tokens, w = self.sequence(codes), self.cfg.window
         first = torch.randint(tokens.shape[1] - w, (len(tokens), 1), generator=rng)
-        windows = tokens.gather(1, (first + torch.arange(w + 1)).to(tokens.device, non_blocking=True))  # (B, w+1)
+        places = (first + torch.arange(w + 1)).to(tokens.device, non_blocking=True)
+        windows = tokens.gather(1, places)                       # (B, w+1)
         return F.cross_entropy(self(windows[:, :-1]).transpose(1, 2), windows[:, 1:])
 
-    def nats(self, codes: Tensor, labels: Tensor) -> Tensor:          # (B, T)
-        """-log p of each code, (B, T), in strides of w/2: after the first window each code sees w/2 to w tokens."""
+    def nats(self, codes: Tensor, labels: Tensor) -> Tensor:     # (B, T)
+        """-log p of each code, (B, T), in strides of w/2.
+
+        After the first window each code is predicted from w/2 to w tokens.
+        """
         tokens, w, T = self.sequence(codes)[:, :-1], self.cfg.window, codes.shape[1]
         parts, done = [], 0
-        for i in [*range(0, T - w, max(1, w // 2)), T - w]:           # token i predicts code i
-            nats = F.cross_entropy(self(tokens[:, i : i + w]).transpose(1, 2), codes[:, i : i + w], reduction="none")
+        for i in [*range(0, T - w, max(1, w // 2)), T - w]:      # token i predicts code i
+            logits = self(tokens[:, i : i + w]).transpose(1, 2)  # (B, K+2, w)
+            nats = F.cross_entropy(logits, codes[:, i : i + w], reduction="none")
             parts.append(nats[:, done - i :])
             done = i + w
         return torch.cat(parts, 1)
 
     @torch.no_grad()
-    def generate(self, n: int, temperature=1.0, top_k=0, top_p=1.0, seed=0, progress=None) -> Tensor:  # (n, T)
-        """The report's way: a full pass over the last w tokens for each new one. Start and end are never drawn."""
+    def generate(self, n: int, temperature=1.0, top_k=0, top_p=1.0, seed=0,
+                 progress=None) -> Tensor:                       # (n, T)
+        """The report's way: for each code a full pass over the last w tokens.
+
+        Start and end are never drawn. Settings as in `GPT.generate`.
+        """
         self.eval()
         rng, T = torch.Generator().manual_seed(seed), self.cfg.grid**2
         tokens = torch.full((n, 1), self.cfg.n_codes, device=self.head.weight.device)
         for t in range(T):
             logits = self(tokens[:, -self.cfg.window :])[:, -1, : self.cfg.n_codes]
-            tokens = torch.cat([tokens, draw(logits, temperature, top_k, top_p, rng)[:, None].to(tokens.device)], 1)
+            chosen = draw(logits, temperature, top_k, top_p, rng).to(tokens.device)
+            tokens = torch.cat([tokens, chosen[:, None]], 1)
             if progress:
                 progress(t + 1, T)
         return tokens[:, 1:]

@@ -29,7 +29,7 @@ from vqlib.gpt import GPT, GPTConfig
 from vqlib.presets import PRESETS
 from vqlib.train import TrainConfig, read_log, train_prior, train_vqvae
 from vqlib.vqvae import VQVAE
-from vqlib.windowed_gpt import WindowedConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedGPTConfig, WindowedGPT
 
 LIMIT = 300  # seconds after which a launch has hung; on a busy core it takes a tenth of that
 RUN = TrainConfig(steps=8, batch=8, lrs=(1e-3,), weight_decay=0.01, clip=1.0, eval_every=4, eval_images=20, save_every=3, patience=0,
@@ -44,7 +44,7 @@ def spread(model):
 
 
 MODELS = {"vqvae": lambda: spread(VQVAE(replace(TINY, reset_threshold=0.5, decay=0.3))), "gpt": lambda: GPT(GPTConfig(**SIZE)),
-          "windowed": lambda: WindowedGPT(WindowedConfig(**SIZE)),
+          "windowed": lambda: WindowedGPT(WindowedGPTConfig(**SIZE)),
           "sharp": lambda: FlowDecoder(FlowDecoderConfig(code_dim=TINY.code_dim, width=8, layers=1, patch=2))}
 WAYS = [(name, passes) for name in MODELS for passes in (1, 2)]
 

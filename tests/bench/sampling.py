@@ -2,7 +2,7 @@
 import torch
 
 from vqlib.gpt import GPT, GPTConfig, draw
-from vqlib.windowed_gpt import WindowedConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedGPTConfig, WindowedGPT
 
 from .peers import gpt2
 from .timing import Row, between, compare
@@ -22,7 +22,7 @@ def spaced(T: int, n: int) -> list[int]:
 
 
 def against_the_report(grid: int, n: int, rounds: int, target: str, timed: int):
-    ours, report = GPT(GPTConfig(grid=grid)).eval(), WindowedGPT(WindowedConfig()).eval()
+    ours, report = GPT(GPTConfig(grid=grid)).eval(), WindowedGPT(WindowedGPTConfig()).eval()
     T, labels = grid**2, torch.arange(n) % 7
     seconds = compare(rounds, ours=lambda: ours.generate(labels), peer=lambda: reports_way(report, n, spaced(T, timed)))
     peer = seconds["peer"] * T / timed

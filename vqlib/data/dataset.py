@@ -101,3 +101,8 @@ def statistics(dataset: Dataset, split="train") -> dict:
         n, total, squares = n + x[:, 0].size, total + x.sum((0, 2, 3)), squares + (x**2).sum((0, 2, 3))
     mean, second = total / n, squares / n
     return {"mean": mean.tolist(), "std": np.sqrt(second - mean**2).tolist(), "variance": second.mean() - mean.mean() ** 2}
+
+
+def in_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """The rows in parts of at most `size`: whole splits do not fit into memory as floats."""
+    return np.array_split(rows, max(1, -(-len(rows) // size)))

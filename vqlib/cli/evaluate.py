@@ -1,0 +1,80 @@
+"""python -m vqlib evaluate: metrics of a VQ-VAE, and of a prior, on a split, as JSON."""
+import json
+from pathlib import Path
+
+from vqlib import metrics
+from vqlib.checkpoint import FileError, load_model, write_atomically
+from vqlib.cli.options import add_data, add_sampling, load_stochastic, positive, sampling_of
+from vqlib.data.dataset import Dataset, Geometry
+from vqlib.data.sources import open_source
+from vqlib.entropy_constrained import encoder_for
+from vqlib.presets import PRESETS
+
+
+def add(commands) -> None:
+    text = __doc__.split(": ")[1]
+    p = commands.add_parser("evaluate", help=text, description=text)
+    p.set_defaults(run=run)
+    p.add_argument("--vqvae", type=Path, required=True, metavar="FILE")
+    p.add_argument("--prior", type=Path, metavar="FILE")
+    p.add_argument("--flow-decoder", type=Path, metavar="FILE",
+                   help="evaluate this decoder beside the VQ-VAE's own")
+    add_data(p)
+    p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation",
+                   help="default: validation")
+    p.add_argument("--lambda", dest="lambda_", type=float, metavar="X",
+                   help="entropy-constrained encoding by the prior, in squared distance per nat; "
+                        "0: nearest codes; default: what the prior was trained on")
+    p.add_argument("--generation", action="store_true",
+                   help="add KID, layout, class recall, memorisation, compression (takes minutes)")
+    p.add_argument("--sweep", action="store_true",
+                   help="add KID and layout for a row of sampling settings (a minute or two each)")
+    p.add_argument("--class-guidance", type=float, metavar="X",
+                   help="guidance of the samples for class recall and CAS; default: --guidance")
+    p.add_argument("--images", type=positive, metavar="N",
+                   help="evaluate generation on so many held-out images; default: all")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write here too, besides printing")
+    add_sampling(p)
+
+
+def run(args) -> None:
+    vqvae, metadata = load_model(args.vqvae, "vqvae")
+    if "geometry" not in metadata:
+        raise FileError(f"{args.vqvae.name} does not say how its images were cropped: save it with "
+                        "**workspace.metadata")
+    geometry = Geometry(**metadata["geometry"])
+    source = open_source(args.data, PRESETS[metadata["preset"]].n_synthetic, geometry.side)
+    dataset = Dataset(source, geometry)
+    result = {"vqvae": args.vqvae.name, "data": dataset.title,
+              "images_skipped": len(dataset.skipped), "notes": dataset.notes,
+              "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
+    prior, prior_metadata = load_model(args.prior) if args.prior else (None, {})
+    lambda_ = args.lambda_
+    if lambda_ is None:
+        lambda_ = prior_metadata.get("encoding_lambda", 0.0)
+    if prior:
+        encoder = encoder_for(vqvae, prior, lambda_)
+        likelihood = metrics.evaluate_prior(prior, encoder, dataset, args.split,
+                                            prior_metadata["classes"])
+        result["prior"] = {"file": args.prior.name, "lambda": lambda_, **likelihood}
+    if args.generation or args.sweep:
+        decoder = load_stochastic(vqvae, args.flow_decoder) if args.flow_decoder else None
+        options = {"decoder": decoder, "n": args.images, "classes": prior_metadata.get("classes"),
+                   "sampling": sampling_of(args), "lambda_": lambda_}
+        result |= generation(args, vqvae, prior, dataset, options)
+    text = json.dumps(result, indent=1)
+    print(text)
+    if args.json:
+        write_atomically(args.json, text.encode())
+
+
+def generation(args, vqvae, prior, dataset, options: dict) -> dict:
+    """The parts that need the extra `evaluation`, which is slow to import."""
+    from vqlib.evaluation import suite
+    result = {}
+    if args.generation:
+        result["generation"] = suite.evaluate_generation(
+            vqvae, prior, dataset, args.split, class_guidance=args.class_guidance, **options)
+    if args.sweep:
+        result["sweep"] = suite.sweep_sampling(vqvae, prior, dataset, args.split, **options)
+    return result

@@ -1,0 +1,111 @@
+"""Where data, runs, weights and results lie: the preset and the data of a run, and its folders."""
+import json
+import platform
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from vqlib.backend.cpu import keep_pages
+from vqlib.backend.paths import home
+from vqlib.checkpoint import load_model, write_atomically
+from vqlib.data.dataset import Dataset
+from vqlib.data.sources import open_source
+from vqlib.presets import Preset, choose
+
+
+@dataclass
+class Workspace:
+    """Settings, data and folders; printed, it says what a reader must know of them."""
+
+    preset: Preset
+    dataset: Dataset
+    device: str
+    shipped: list[str] = field(default_factory=list)  # weights taken over from data/pretrained
+    opened: float = field(default_factory=time.time)
+
+    @property
+    def folder(self) -> Path:
+        """Weights, logs and metrics; named after the data, so that no stale ones are found."""
+        return home() / "data" / "runs" / f"{self.preset.name}-{self.dataset.fingerprint}"
+
+    @property
+    def metadata(self) -> dict:
+        """What a model file says of where it comes from."""
+        d = self.dataset
+        return {"preset": self.preset.name, "data": d.title, "fingerprint": d.fingerprint,
+                "classes": d.classes,
+                "geometry": {"crop": d.geometry.crop, "resize": d.geometry.resize},
+                "split": "train, 80 % by lesion hash"}
+
+    def __str__(self):
+        d = self.dataset
+        sizes = ", ".join(f"{name} {len(rows)}" for name, rows in d.splits.items() if name != "all")
+        text = (f"data    {d.title}: {len(d)} images, {d.geometry.crop} px; {sizes}; "
+                f"{len(d.skipped)} skipped\npreset  {self.preset.name}, device {self.device}")
+        if self.shipped:
+            text += f"\nweights that ship, not trained here: {', '.join(self.shipped)}"
+        return text
+
+    def adopt_shipped(self) -> None:
+        """Copy weights and logs that ship for this preset, data and classes into `folder`.
+
+        A folder with runs of its own is left alone.
+        """
+        if any(self.folder.glob("*/state.pt")):
+            return
+        mine = self.preset.name, self.dataset.title, self.dataset.classes
+        for path in sorted((home() / "data" / "pretrained").glob("*.safetensors")):
+            metadata = load_model(path)[1]
+            if (metadata["preset"], metadata["data"], metadata["classes"]) != mine:
+                continue
+            name = path.stem.rpartition("-")[0]                  # vqvae-f8 -> vqvae
+            log = path.with_suffix(".jsonl").read_bytes()
+            write_atomically(self.folder / name / "log.jsonl", log)
+            write_atomically(self.folder / f"{name}.safetensors", path.read_bytes())
+            self.shipped.append(path.stem)
+
+
+def open_workspace(preset: str | None = None, data=None, shipped=True) -> Workspace:
+    """Choose the preset and open the data.
+
+    data: the folder given, else `$VQLIB_DATA`, else data/ham10000, else synthetic images.
+    shipped: use weights of data/pretrained that fit, instead of training them again.
+    """
+    keep_pages()                                                 # updates and features are faster
+    chosen = choose(preset)
+    source = open_source(data, chosen.n_synthetic, chosen.geometry.side)
+    limit = None if source.kind == "synthetic" else chosen.limit
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    workspace = Workspace(chosen, Dataset(source, chosen.geometry, limit), device)
+    if shipped:
+        workspace.adopt_shipped()
+    return workspace
+
+
+def save_results(workspace: Workspace, notebook: str, key_metric: str, **metrics) -> None:
+    """Save a notebook's metrics beside the weights; `key_metric` goes into the closing table."""
+    text = json.dumps({"key_metric": key_metric, **metrics}, indent=1, default=float)
+    write_atomically(workspace.folder / f"{notebook}.json", text.encode())
+
+
+def load_results(workspace: Workspace, notebook: str) -> dict:
+    """What `save_results` saved; raises FileNotFoundError that names the notebook to run."""
+    path = workspace.folder / f"{notebook}.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"run notebook {notebook} first: it has not run on {workspace.dataset.title} under "
+            f"preset {workspace.preset.name} yet")
+    return json.loads(path.read_text())
+
+
+def footer(workspace: Workspace, seed: int) -> str:
+    """Versions, seed, device, wall time and peak memory, for the last cell of a notebook."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gib = peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
+    return (f"Python {platform.python_version()}, torch {torch.__version__}, "
+            f"{torch.get_num_threads()} threads, device {workspace.device}, seed {seed}\n"
+            f"{time.time() - workspace.opened:.0f} s, peak memory {gib:.1f} GiB")
