@@ -1,4 +1,5 @@
-"""Small seeded things that several test files need; nothing here or below writes outside tmp_path."""
+"""Small seeded things that several test files need; no test writes outside tmp_path."""
+
 import csv
 
 import matplotlib
@@ -31,7 +32,9 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """90 synthetic images of 16 px in seven classes; read only."""
-    return Dataset(read_synthetic(90, 16, seed=0), Geometry(16, 16), cache=tmp_path_factory.mktemp("cache"))
+    return Dataset(
+        read_synthetic(90, 16, seed=0), Geometry(16, 16), cache=tmp_path_factory.mktemp("cache")
+    )
 
 
 @pytest.fixture
@@ -86,7 +89,10 @@ def write_table(path, rows):
 
 @pytest.fixture
 def ham(tmp_path):
-    """A folder like HAM10000: 40 JPEGs in two folders, two images per lesion, and its table. Gives (folder, rows)."""
+    """A folder like HAM10000, and the rows of its table.
+
+    40 JPEGs in two folders, two images per lesion.
+    """
     root, rows = tmp_path / "ham", []
     for i in range(40):
         part = root / f"HAM10000_images_part_{1 + i // 20}"

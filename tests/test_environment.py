@@ -1,4 +1,5 @@
 """Laws of the repository: one list of packages, light imports, files and functions that can be read in one sitting."""
+
 import ast
 import re
 import sys
@@ -10,9 +11,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {"vqdata": set(), "vqlib": {"vqdata"}, "vqeval": {"vqdata", "vqlib"}, "vqview": {"vqlib"},
-          "ablations": {"vqdata", "vqlib", "vqeval"}}                 # what each may load besides itself
+          "ablations": {"vqdata", "vqlib", "vqeval"}}  # what each may load besides itself
 MODULES = sorted(p for layer in LAYERS for p in (ROOT / layer).glob("*.py"))
-CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}         # names that differ on conda-forge
+CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # names that differ on conda-forge
 each = pytest.mark.parametrize("path", MODULES, ids=[f"{p.parent.name}.{p.stem}" for p in MODULES])
 
 
@@ -24,17 +25,23 @@ def bounds(lines):
 def test_conda_and_pip_install_the_same_packages_from_the_same_versions_on():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = bounds([*project["dependencies"], *project["optional-dependencies"]["test"]])
-    assert wanted.pop("vqlib") == "[evaluation]"                           # its packages are not on conda-forge: pip brings them
+    # its packages are not on conda-forge: pip brings them
+    assert wanted.pop("vqlib") == "[evaluation]"
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())
     found = bounds(d for d in conda["dependencies"] if isinstance(d, str))
     assert found.pop("python") == project["requires-python"]
     assert found.pop("pip") == ""
     assert found == {CONDA.get(name, name): bound for name, bound in wanted.items()}
-    assert [d for d in conda["dependencies"] if not isinstance(d, str)] == [{"pip": ["-e .[evaluation]"]}]
+    assert [d for d in conda["dependencies"] if not isinstance(d, str)] == [
+        {"pip": ["-e .[evaluation]"]}
+    ]
 
 
 def test_conda_packages_come_from_conda_forge_only():
-    assert yaml.safe_load((ROOT / "environment.yml").read_text())["channels"] == ["conda-forge", "nodefaults"]
+    assert yaml.safe_load((ROOT / "environment.yml").read_text())["channels"] == [
+        "conda-forge",
+        "nodefaults",
+    ]
 
 
 def imported(nodes):
@@ -61,9 +68,19 @@ def test_no_module_loads_umap_when_it_is_imported(path):
 
 def test_every_package_that_the_library_imports_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {"PIL": "pillow", "skimage": "scikit-image", "umap": "umap-learn", "IPython": "ipykernel",
-             "matplotlib_inline": "ipykernel"}
-    statements = [n for p in MODULES for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, (ast.Import, ast.ImportFrom))]
+    names = {
+        "PIL": "pillow",
+        "skimage": "scikit-image",
+        "umap": "umap-learn",
+        "IPython": "ipykernel",
+        "matplotlib_inline": "ipykernel",
+    }
+    statements = [
+        n
+        for p in MODULES
+        for n in ast.walk(ast.parse(p.read_text()))
+        if isinstance(n, (ast.Import, ast.ImportFrom))
+    ]
     used = set(imported(statements))
     foreign = {names.get(m, m) for m in used - set(sys.stdlib_module_names) - {*LAYERS}}
     assert foreign - set(bounds(project["dependencies"])) == set()
@@ -76,7 +93,11 @@ def test_a_module_has_at_most_250_lines(path):
 
 @each
 def test_a_function_has_at_most_40_lines(path):
-    long = {n.name: n.end_lineno - n.lineno + 1 for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)}
+    long = {
+        n.name: n.end_lineno - n.lineno + 1
+        for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, ast.FunctionDef)
+    }
     assert {name: lines for name, lines in long.items() if lines > 40} == {}
 
 

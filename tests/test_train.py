@@ -1,4 +1,5 @@
-"""Laws of training: a stop changes nothing, a step is an update, and what is seeded is all that chance decides."""
+"""Laws of training: a stop changes nothing, a step is an update, chance is seeded."""
+
 import json
 import math
 from dataclasses import replace
@@ -12,50 +13,67 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import vqlib.train
 from vqlib.checkpoint import FileError, load_state
 from vqlib.data.augment import Augment, dihedral
+from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.train import (
     TrainConfig,
     encode_dataset,
     held_out_nats,
     read_log,
+    train_flow_decoder,
     train_prior,
     train_vqvae,
     watch,
 )
 from vqlib.vqvae import VQVAE
-from vqlib.windowed_gpt import WindowedGPTConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
-RUN = TrainConfig(steps=20, batch=8, lrs=(1e-3,), weight_decay=0.01, clip=1.0, eval_every=3, eval_images=20, save_every=5, patience=0)
+CONFIG = TrainConfig(steps=20, batch=8, lrs=(1e-3,), weight_decay=0.01, clip=1.0, eval_every=3,
+                     eval_images=20, save_every=5, patience=0)
 GPT_SIZE = GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=1, dropout=0.2)
 WINDOWED_SIZE = WindowedGPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1, dropout=0.2)
+FLOW_SIZE = FlowDecoderConfig(code_dim=4, width=8, layers=1, patch=2, steps=2)
 
 
 def coded(n, seed, low=0, high=16):
+    """Codes (n, 2, 16) of two augmentations, and labels (n,)."""
     rng = torch.Generator().manual_seed(seed)
-    return torch.randint(low, high, (n, 2, 16), generator=rng).short(), torch.randint(7, (n,), generator=rng)
+    codes = torch.randint(low, high, (n, 2, 16), generator=rng).short()
+    return codes, torch.randint(7, (n,), generator=rng)
 
 
 def vqvae_loop(dataset):
-    return VQVAE(replace(TINY, reset_threshold=0.3), seed=0), lambda model, run, folder: train_vqvae(model, dataset, run, Augment(),
-                                                                                        folder=folder)
+    def loop(model, config, folder):
+        return train_vqvae(model, dataset, config, Augment(), folder=folder)
+    return VQVAE(replace(TINY, reset_threshold=0.3), seed=0), loop
 
 
 def prior_loop(cls, cfg):
-    return cls(cfg, seed=0), lambda model, run, folder: train_prior(model, coded(40, 1), coded(20, 2), run, folder, "data")
+    def loop(model, config, folder):
+        return train_prior(model, coded(40, 1), coded(20, 2), config, folder, "data")
+    return cls(cfg, seed=0), loop
 
 
-@pytest.fixture(params=["vqvae", "gpt", "windowed"])
-def fresh(request, dataset):
-    """Gives (model, loop) anew at each call; loop(model, run, folder) trains."""
-    return {"vqvae": lambda: vqvae_loop(dataset), "gpt": lambda: prior_loop(GPT, GPT_SIZE),
-            "windowed": lambda: prior_loop(WindowedGPT, WINDOWED_SIZE)}[request.param]
+def flow_loop(vqvae, dataset):
+    def loop(model, config, folder):
+        return train_flow_decoder(model, vqvae, dataset, config, Augment(), folder)
+    return FlowDecoder(FLOW_SIZE, seed=0), loop
 
 
-def train(fresh, folder=None, run=RUN, stop=None, disturb=lambda: None):
+@pytest.fixture(params=["vqvae", "gpt", "windowed", "flow decoder"])
+def fresh(request, dataset, vqvae):
+    """Gives (model, loop) anew at each call; loop(model, config, folder) trains."""
+    return {"vqvae": lambda: vqvae_loop(dataset),
+            "gpt": lambda: prior_loop(GPT, GPT_SIZE),
+            "windowed": lambda: prior_loop(WindowedGPT, WINDOWED_SIZE),
+            "flow decoder": lambda: flow_loop(vqvae, dataset)}[request.param]
+
+
+def train(fresh, folder=None, config=CONFIG, stop=None, disturb=lambda: None):
     """Train to the end, or break after update `stop`; all yielded (step, losses)."""
     model, loop = fresh()
     seen = []
-    for step, losses in loop(model, run, folder):
+    for step, losses in loop(model, config, folder):
         seen.append((step, {k: float(v) for k, v in losses.items()}))
         disturb()
         if step == stop:
@@ -78,14 +96,17 @@ def same(a, b):
 def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(fresh, tmp_path, stop):
     whole, seen = train(fresh, tmp_path / "whole")
     train(fresh, tmp_path / "halves", stop=stop)
-    torch.rand(5)                                                     # another process has other rng
+    torch.rand(5)  # another process has another state
     resumed, rest = train(fresh, tmp_path / "halves")
-    assert same(whole.state_dict(), resumed.state_dict())             # weights, and the codebook with its averages
+    # weights, and the codebook with its averages
+    assert same(whole.state_dict(), resumed.state_dict())
     assert same(seen[stop // 5 * 5 :], rest)
     a, b = (load_state(tmp_path / name / "state.pt") for name in ("whole", "halves"))
     assert same(a["optimizer"], b["optimizer"])
     assert same(a, b)
-    assert (tmp_path / "whole" / "log.jsonl").read_bytes() == (tmp_path / "halves" / "log.jsonl").read_bytes()
+    assert (tmp_path / "whole" / "log.jsonl").read_bytes() == (
+        tmp_path / "halves" / "log.jsonl"
+    ).read_bytes()
 
 
 def test_a_finished_run_does_no_more_updates_and_gives_its_weights(fresh, tmp_path):
@@ -98,15 +119,20 @@ def test_a_finished_run_does_no_more_updates_and_gives_its_weights(fresh, tmp_pa
 def test_every_yielded_step_is_an_update(fresh):
     model, loop = fresh()
     before = [p.clone() for p in model.parameters()]
-    for count, (step, _) in enumerate(loop(model, RUN, None), 1):
+    for count, (step, _) in enumerate(loop(model, CONFIG, None), 1):
         assert step == count
-        assert sum(not torch.equal(a, b) for a, b in zip(before, model.parameters())) > len(before) / 2
+        assert (
+            sum(not torch.equal(a, b) for a, b in zip(before, model.parameters())) > len(before) / 2
+        )
         before = [p.clone() for p in model.parameters()]
-    assert count == RUN.steps
+    assert count == CONFIG.steps
 
 
 def test_the_same_seed_twice_is_the_same_run_and_another_seed_another(fresh, tmp_path):
-    a, b, c = (train(fresh, tmp_path / str(i), replace(RUN, seed=seed))[0] for i, seed in enumerate((0, 0, 1)))
+    a, b, c = (
+        train(fresh, tmp_path / str(i), replace(CONFIG, seed=seed))[0]
+        for i, seed in enumerate((0, 0, 1))
+    )
     assert same(a.state_dict(), b.state_dict())
     assert read_log(tmp_path / "0") == read_log(tmp_path / "1") != read_log(tmp_path / "2")
     assert not same(a.state_dict(), c.state_dict())
@@ -125,14 +151,14 @@ def test_what_the_caller_draws_is_not_changed_by_training(fresh):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    next(loop(model, RUN, None))
+    next(loop(model, CONFIG, None))
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_the_caller_may_evaluate_between_updates(fresh, codes, dataset):
     def run(evaluate):
         model, loop = fresh()
-        for _ in loop(model, RUN, None):
+        for _ in loop(model, CONFIG, None):
             if evaluate:
                 model.eval()
         return model.state_dict()
@@ -144,38 +170,44 @@ def test_training_leaves_the_model_ready_for_use(fresh):
 
 
 def test_training_lowers_the_loss(fresh):
-    _, seen = train(fresh, run=replace(RUN, steps=60, lrs=(5e-3,), eval_every=100))
+    _, seen = train(fresh, config=replace(CONFIG, steps=60, lrs=(5e-3,), eval_every=100))
     key = "recon" if "recon" in seen[0][1] else "loss"
     first, last = (np.mean([losses[key] for _, losses in part]) for part in (seen[:10], seen[-10:]))
     assert last < first - 0.02
 
 
 def test_the_loss_of_the_mean_image_is_one(dataset):
-    """The report divides by the variance of un-normalised pixels instead, which only scales the same error."""
+    """The report divides by the variance of other pixels, which only scales the same error."""
     x = dataset[dataset.splits["train"]]
     model = VQVAE(TINY, x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0))
     for p in model.decoder.parameters():
-        p.data.zero_()                                                # answers the mean image whatever it sees
-    run = replace(RUN, steps=1, batch=len(x))
+        p.data.zero_()  # answers the mean image whatever it sees
+    config = replace(CONFIG, steps=1, batch=len(x))
     off = Augment(0.0, 0.0)
-    assert float(next(train_vqvae(model, dataset, run, off))[1]["recon"]) == pytest.approx(1, abs=1e-4)
+    assert float(next(train_vqvae(model, dataset, config, off))[1]["recon"]) == pytest.approx(
+        1, abs=1e-4
+    )
 
 
 def test_the_given_variance_divides_the_error(dataset):
-    one, twentieth = (float(next(train_vqvae(VQVAE(TINY), dataset, RUN, Augment(), v))[1]["recon"]) for v in (1.0, 0.05))
+    one, twentieth = (
+        float(next(train_vqvae(VQVAE(TINY), dataset, CONFIG, Augment(), v))[1]["recon"])
+        for v in (1.0, 0.05)
+    )
     assert twentieth == pytest.approx(20 * one, rel=1e-5)
 
 
-# schedule ------------------------------------------------------------------------------------------------------------
+# schedule -----------------------------------------------------------------------------------------
 
 def test_rates_are_held_for_equal_parts_of_the_run():
-    run = TrainConfig(steps=600_000, lrs=(4e-4, 4e-4, 5e-5), cosine=False)
-    assert [run.lr(s) for s in (0, 199_999, 200_000, 399_999, 400_000, 599_999)] == [4e-4] * 4 + [5e-5] * 2
+    config = TrainConfig(steps=600_000, lrs=(4e-4, 4e-4, 5e-5), cosine=False)
+    rates = [config.lr(s) for s in (0, 199_999, 200_000, 399_999, 400_000, 599_999)]
+    assert rates == [4e-4, 4e-4, 4e-4, 4e-4, 5e-5, 5e-5]
 
 
 def test_a_cosine_starts_at_its_rate_ends_at_2_percent_and_never_rises():
-    run = TrainConfig(steps=1000, lrs=(1e-3,))
-    rates = [run.lr(s) for s in range(1000)]
+    config = TrainConfig(steps=1000, lrs=(1e-3,))
+    rates = [config.lr(s) for s in range(1000)]
     assert rates[0] == pytest.approx(1e-3)
     assert rates[500] == pytest.approx(0.51e-3)
     assert rates[-1] == pytest.approx(2e-5, rel=1e-3)
@@ -183,24 +215,30 @@ def test_a_cosine_starts_at_its_rate_ends_at_2_percent_and_never_rises():
 
 
 def test_warmup_rises_linearly_and_then_does_not_matter():
-    run, plain = TrainConfig(steps=100, lrs=(1.0,), cosine=False, warmup=10), TrainConfig(steps=100, lrs=(1.0,), cosine=False)
-    assert [run.lr(s) for s in range(10)] == pytest.approx([(s + 1) / 10 for s in range(10)])
-    assert [run.lr(s) for s in range(10, 100)] == [plain.lr(s) for s in range(10, 100)]
+    plain = TrainConfig(steps=100, lrs=(1.0,), cosine=False)
+    config = replace(plain, warmup=10)
+    assert [config.lr(s) for s in range(10)] == pytest.approx([(s + 1) / 10 for s in range(10)])
+    assert [config.lr(s) for s in range(10, 100)] == [plain.lr(s) for s in range(10, 100)]
 
 
 def test_the_log_says_the_rate_of_the_update_that_was_made(fresh, tmp_path):
-    run = replace(RUN, lrs=(1e-3, 1e-4), cosine=False)
-    train(fresh, tmp_path, run)
-    assert {line["step"]: line["lr"] for line in read_log(tmp_path)}.items() >= {10: 1e-3, 20: 1e-4}.items()
+    config = replace(CONFIG, lrs=(1e-3, 1e-4), cosine=False)
+    train(fresh, tmp_path, config)
+    assert {line["step"]: line["lr"] for line in read_log(tmp_path)}.items() >= {
+        10: 1e-3,
+        20: 1e-4,
+    }.items()
 
 
-# faults --------------------------------------------------------------------------------------------------------------
+# faults -------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("when", [7, 9, 10, 14])
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(fresh, tmp_path, when):
-    run = replace(RUN, clip=0.0)
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
+    fresh, tmp_path, when
+):
+    config = replace(CONFIG, clip=0.0)
     model, loop = fresh()
-    steps = loop(model, run, tmp_path)
+    steps = loop(model, config, tmp_path)
     for _ in range(when):
         next(steps)
     next(model.parameters()).data.fill_(math.nan)
@@ -215,22 +253,22 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(fr
 @pytest.mark.parametrize("changes", [{"lrs": (2e-3,)}, {"steps": 40}, {"batch": 4}, {"seed": 1}])
 def test_a_run_with_other_settings_is_not_resumed(fresh, tmp_path, changes):
     train(fresh, tmp_path, stop=5)
-    with pytest.raises(FileError, match=r"another run.*state|state.*another run"):
-        train(fresh, tmp_path, replace(RUN, **changes))
+    with pytest.raises(FileError, match=r"state.*other training settings"):
+        train(fresh, tmp_path, replace(CONFIG, **changes))
 
 
 def test_a_run_on_other_data_is_not_resumed(tmp_path):
     model, _ = prior_loop(GPT, GPT_SIZE)
-    list(train_prior(model, coded(40, 1), coded(20, 2), RUN, tmp_path, "data"))
-    with pytest.raises(FileError, match="another data: data, now other"):
-        list(train_prior(GPT(GPT_SIZE), coded(40, 1), coded(20, 2), RUN, tmp_path, "other"))
+    list(train_prior(model, coded(40, 1), coded(20, 2), CONFIG, tmp_path, "data"))
+    with pytest.raises(FileError, match="other data: data, now other"):
+        list(train_prior(GPT(GPT_SIZE), coded(40, 1), coded(20, 2), CONFIG, tmp_path, "other"))
 
 
 def test_a_model_of_another_size_is_not_resumed(tmp_path):
     model, loop = prior_loop(GPT, GPT_SIZE)
-    list(loop(model, RUN, tmp_path))
-    with pytest.raises(FileError, match=r"another model.*'layers': 2"):
-        list(loop(GPT(replace(GPT_SIZE, layers=2)), RUN, tmp_path))
+    list(loop(model, CONFIG, tmp_path))
+    with pytest.raises(FileError, match=r"other model sizes.*'layers': 2"):
+        list(loop(GPT(replace(GPT_SIZE, layers=2)), CONFIG, tmp_path))
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(fresh, tmp_path):
@@ -248,10 +286,10 @@ def test_without_a_folder_nothing_is_written(fresh, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-# the path of a GPU, on a CPU -----------------------------------------------------------------------------------------
+# the path of a GPU, on a CPU ----------------------------------------------------------------------
 
 class Asked(TorchDispatchMode):
-    """Which operations, of those for which the host waits until a GPU has computed all before, were called."""
+    """Which operations were called, of those for which the host waits for a GPU."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "equal")
 
@@ -260,17 +298,18 @@ class Asked(TorchDispatchMode):
         self.names = []
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        if (name := op._overloadpacket.__name__) in self.WAITS:       # _local_scalar_dense: item(), float(), bool(), int()
+        # _local_scalar_dense: item(), float(), bool(), int()
+        if (name := op._overloadpacket.__name__) in self.WAITS:
             self.names.append(name)
         return op(*args, **kwargs or {})
 
 
 def test_nothing_asks_a_gpu_for_a_number_between_records(fresh, monkeypatch):
     model, loop = fresh()
-    steps = loop(model, replace(RUN, eval_every=100, save_every=100), None)
-    next(steps)                                                       # what is measured before the first update
+    steps = loop(model, replace(CONFIG, eval_every=100, save_every=100), None)
+    next(steps)  # what is measured before the first update
     with Asked() as asked, monkeypatch.context() as patch:
-        for name in ("cpu", "numpy", "tolist"):                       # on a CPU they call no operation
+        for name in ("cpu", "numpy", "tolist"):  # on a CPU they call no operation
             patch.setattr(torch.Tensor, name, lambda *_, name=name: asked.names.append(name))
         for _ in range(8):
             next(steps)
@@ -280,7 +319,8 @@ def test_nothing_asks_a_gpu_for_a_number_between_records(fresh, monkeypatch):
 
 
 def in_precision(fresh, monkeypatch, precision=None):
-    """Losses of a run, and the dtypes of what encoder, prior and quantizer gave while it trained."""
+    """Losses of a run, and the dtypes that encoder, prior and quantizer gave in training."""
+
     class Other(vqlib.train.Trainer):
         def __init__(self, *args):
             super().__init__(*args)
@@ -288,10 +328,14 @@ def in_precision(fresh, monkeypatch, precision=None):
 
     monkeypatch.setattr(vqlib.train, "Trainer", Other)
     (model, loop), nets, codes = fresh(), set(), set()
-    getattr(model, "encoder", model).register_forward_hook(lambda net, _, y: nets.add(y.dtype) if net.training else None)
+    getattr(model, "encoder", model).register_forward_hook(
+        lambda net, _, y: nets.add(y.dtype) if net.training else None
+    )
     if hasattr(model, "quantizer"):
-        model.quantizer.register_forward_hook(lambda q, _, y: codes.update((y.e.dtype, y.commit.dtype, q.codebook.dtype)))
-    losses = [losses.get("recon", losses.get("loss")) for _, losses in loop(model, RUN, None)]
+        model.quantizer.register_forward_hook(
+            lambda q, _, y: codes.update((y.e.dtype, y.commit.dtype, q.codebook.dtype))
+        )
+    losses = [losses.get("recon", losses.get("loss")) for _, losses in loop(model, CONFIG, None)]
     return torch.stack(losses), nets, codes
 
 
@@ -308,14 +352,25 @@ def test_autocast_halves_the_nets_spares_the_quantizer_and_keeps_the_loss(fresh,
     assert torch.allclose(half, plain, rtol=0.02)
 
 
-# priors --------------------------------------------------------------------------------------------------------------
+# priors -------------------------------------------------------------------------------------------
 
 def overfitting(patience, steps=400):
-    """A prior that learns its 8 training grids by heart; the held-out ones share only their unequal code frequencies."""
-    run = replace(RUN, steps=steps, lrs=(1e-2,), cosine=False, patience=patience, eval_every=10, save_every=10)
+    """A prior that learns its 8 training grids by heart.
+
+    The held-out ones share only their unequal code frequencies.
+    """
+    config = replace(
+        CONFIG,
+        steps=steps,
+        lrs=(1e-2,),
+        cosine=False,
+        patience=patience,
+        eval_every=10,
+        save_every=10,
+    )
     model = GPT(replace(GPT_SIZE, dropout=0.0, class_dropout=0.0), seed=0)
     held_out = coded(8, 2, 0, 8)
-    seen = list(train_prior(model, coded(8, 1, 0, 8), held_out, run))
+    seen = list(train_prior(model, coded(8, 1, 0, 8), held_out, config))
     return model, seen, held_out
 
 
@@ -325,19 +380,23 @@ def test_a_prior_stops_without_gains_and_keeps_its_best_weights():
     best = min(curve, key=curve.get)
     assert seen[-1][0] == best + 30 < 400
     assert curve[seen[-1][0]] > curve[best] + 0.05
-    assert float(held_out_nats(model, held_out[0][:, 0], held_out[1]).mean()) == pytest.approx(curve[best], rel=1e-5)
+    assert float(held_out_nats(model, held_out[0][:, 0], held_out[1]).mean()) == pytest.approx(
+        curve[best], rel=1e-5
+    )
 
 
 def test_without_patience_a_prior_runs_to_the_end_and_still_keeps_its_best_weights():
     model, seen, held_out = overfitting(patience=0, steps=100)
     assert seen[-1][0] == 100
     curve = [float(losses["held_out"]) for _, losses in seen if "held_out" in losses]
-    assert float(held_out_nats(model, held_out[0][:, 0], held_out[1]).mean()) == pytest.approx(min(curve), rel=1e-5)
+    assert float(held_out_nats(model, held_out[0][:, 0], held_out[1]).mean()) == pytest.approx(
+        min(curve), rel=1e-5
+    )
 
 
-def test_held_out_and_training_figures_are_those_of_view_0_in_eval_mode():
+def test_held_out_and_training_nats_are_those_of_the_image_itself_in_eval_mode():
     model, train, held_out = GPT(GPT_SIZE), coded(20, 1), coded(20, 2)
-    for _, losses in train_prior(model, train, held_out, RUN):
+    for _, losses in train_prior(model, train, held_out, CONFIG):
         if "held_out" in losses:
             break
     expected = [float(held_out_nats(model, c[:, 0], y).mean()) for c, y in (train, held_out)]
@@ -346,18 +405,24 @@ def test_held_out_and_training_figures_are_those_of_view_0_in_eval_mode():
 
 def test_a_part_that_is_scored_during_training_holds_all_classes_of_sorted_files(monkeypatch):
     labels, scored = torch.arange(7).repeat_interleave(20), []
-    monkeypatch.setattr(vqlib.train, "held_out_nats", lambda prior, c, y: scored.append(y) or torch.ones(1))
+    monkeypatch.setattr(
+        vqlib.train, "held_out_nats", lambda prior, c, y: scored.append(y) or torch.ones(1)
+    )
     both = torch.zeros(140, 1, 16).short(), labels
-    list(train_prior(GPT(GPT_SIZE), both, both, replace(RUN, steps=3, eval_images=50)))
+    list(train_prior(GPT(GPT_SIZE), both, both, replace(CONFIG, steps=3, eval_images=50)))
     assert [len(y) for y in scored] == [50, 50]
     assert all(set(y.tolist()) == set(range(7)) for y in scored)
 
 
-def test_all_views_of_an_image_are_trained_on(monkeypatch):
-    codes = torch.arange(40)[:, None, None].expand(40, 2, 16) % 8 + 8 * torch.arange(2)[None, :, None]
+def test_all_augmentations_of_an_image_are_trained_on(monkeypatch):
+    codes = (
+        torch.arange(40)[:, None, None].expand(40, 2, 16) % 8 + 8 * torch.arange(2)[None, :, None]
+    )
     model, seen = GPT(GPT_SIZE), set()
-    monkeypatch.setattr(model, "loss", lambda c, y, d: seen.update(c.unique().tolist()) or GPT.loss(model, c, y, d))
-    list(train_prior(model, (codes.short(), torch.zeros(40).long()), coded(20, 2), RUN))
+    monkeypatch.setattr(
+        model, "loss", lambda c, y, d: seen.update(c.unique().tolist()) or GPT.loss(model, c, y, d)
+    )
+    list(train_prior(model, (codes.short(), torch.zeros(40).long()), coded(20, 2), CONFIG))
     assert seen == set(range(16))
 
 
@@ -365,13 +430,15 @@ def test_images_keep_their_labels_in_prior_training(monkeypatch):
     labels = torch.arange(40) % 7
     codes = labels[:, None, None].expand(40, 2, 16).short()           # the codes say the label
     model, pairs = GPT(GPT_SIZE), []
-    monkeypatch.setattr(model, "loss", lambda c, y, d: pairs.append((c[:, 0], y)) or GPT.loss(model, c, y, d))
-    list(train_prior(model, (codes, labels), coded(20, 2), RUN))
+    monkeypatch.setattr(
+        model, "loss", lambda c, y, d: pairs.append((c[:, 0], y)) or GPT.loss(model, c, y, d)
+    )
+    list(train_prior(model, (codes, labels), coded(20, 2), CONFIG))
     assert all(torch.equal(c, y) for c, y in pairs)
 
 
-def test_the_codes_of_a_split_are_those_of_its_views(vqvae, dataset):
-    codes, labels = encode_dataset(vqvae, dataset, "validation", views=(0, 4, 1), batch=3)
+def test_the_codes_of_a_split_are_those_of_its_augmentations(vqvae, dataset):
+    codes, labels = encode_dataset(vqvae, dataset, "validation", augmentations=(0, 4, 1), batch=3)
     rows = dataset.splits["validation"]
     for v, k in enumerate((0, 4, 1)):
         assert torch.equal(codes[:, v].long(), vqvae.encode(dihedral(dataset[rows], k)).flatten(1))
@@ -380,7 +447,9 @@ def test_the_codes_of_a_split_are_those_of_its_views(vqvae, dataset):
 
 def test_batches_do_not_change_held_out_nats(gpt, codes):
     x, labels = codes
-    assert torch.allclose(held_out_nats(gpt, x.short(), labels, batch=4), gpt.nats(x, labels), atol=1e-5)
+    assert torch.allclose(
+        held_out_nats(gpt, x.short(), labels, batch=4), gpt.nats(x, labels), atol=1e-5
+    )
 
 
 def test_watching_passes_every_update_on_and_prints_the_last(capsys):
@@ -396,15 +465,20 @@ def test_the_log_is_one_json_object_per_line(fresh, tmp_path):
     train(fresh, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines == read_log(tmp_path)
-    assert lines[-1]["step"] == RUN.steps
+    assert lines[-1]["step"] == CONFIG.steps
     assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})
 
 
 def test_a_prior_that_stopped_early_is_not_trained_again(tmp_path):
-    run = replace(RUN, steps=400, lrs=(1e-2,), cosine=False, patience=3, eval_every=10, save_every=1000)
+    config = replace(
+        CONFIG, steps=400, lrs=(1e-2,), cosine=False, patience=3, eval_every=10, save_every=1000
+    )
     size = replace(GPT_SIZE, dropout=0.0, class_dropout=0.0)
     first, again = GPT(size, seed=0), GPT(size, seed=0)
-    steps = [step for step, _ in train_prior(first, coded(8, 1, 0, 8), coded(8, 2, 0, 8), run, tmp_path)]
+    data = coded(8, 1, 0, 8), coded(8, 2, 0, 8)
+    steps = [step for step, _ in train_prior(first, *data, config, tmp_path)]
     assert steps[-1] < 400
-    assert list(train_prior(again, coded(8, 1, 0, 8), coded(8, 2, 0, 8), run, tmp_path)) == []
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
+    assert list(train_prior(again, *data, config, tmp_path)) == []
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values())
+    )

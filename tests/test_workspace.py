@@ -1,4 +1,5 @@
 """Laws of the folders where results go: nothing stale is picked up, and what is missing says where it comes from."""
+
 import dataclasses
 
 import pytest
@@ -18,18 +19,26 @@ SMOKE = dataclasses.replace(PRESETS["smoke"], n_synthetic=40)
 
 @pytest.fixture
 def workspace(tmp_path):
-    return Workspace(SMOKE, Dataset(read_synthetic(40, 32, 0), SMOKE.geometry, cache=tmp_path), "cpu")
+    return Workspace(
+        SMOKE, Dataset(read_synthetic(40, 32, 0), SMOKE.geometry, cache=tmp_path), "cpu"
+    )
 
 
 def test_results_of_other_data_or_another_preset_lie_elsewhere(workspace, tmp_path):
-    other = Workspace(SMOKE, Dataset(read_synthetic(40, 32, 1), SMOKE.geometry, cache=tmp_path), "cpu")
+    other = Workspace(
+        SMOKE, Dataset(read_synthetic(40, 32, 1), SMOKE.geometry, cache=tmp_path), "cpu"
+    )
     quick = Workspace(PRESETS["quick"], workspace.dataset, "cpu")
     assert len({w.folder for w in (workspace, other, quick)}) == 3
 
 
 def test_kept_figures_come_back(workspace):
     notes.keep(workspace, "02_vqvae", "PSNR 30.1 dB", psnr={"mean": 30.1}, codes_used=512)
-    assert notes.recall(workspace, "02_vqvae") == {"key_figure": "PSNR 30.1 dB", "psnr": {"mean": 30.1}, "codes_used": 512}
+    assert notes.recall(workspace, "02_vqvae") == {
+        "key_figure": "PSNR 30.1 dB",
+        "psnr": {"mean": 30.1},
+        "codes_used": 512,
+    }
 
 
 def test_what_has_not_run_is_asked_for_by_name(workspace):
@@ -41,7 +50,9 @@ def test_the_printed_workspace_says_source_sizes_and_preset(workspace):
     text = str(workspace)
     assert "synthetic, n 40, seed 0: 40 images, 32 px" in text
     assert "preset  smoke" in text
-    assert all(f"{s} {len(workspace.dataset.splits[s])}" in text for s in ("train", "validation", "test"))
+    assert all(
+        f"{s} {len(workspace.dataset.splits[s])}" in text for s in ("train", "validation", "test")
+    )
 
 
 def test_a_real_folder_is_used_under_the_presets_limit_and_synthetic_data_whole(ham, monkeypatch):
@@ -71,19 +82,37 @@ def test_weights_that_ship_are_a_finished_run_and_nothing_is_trained(workspace, 
     workspace.adopt_shipped()
     assert "vqvae-f4" in str(workspace)
     model = VQVAE(SMOKE.vqvae, seed=1)
-    assert not list(train_vqvae(model, workspace.dataset, SMOKE.vqvae_training, Augment(), folder=workspace.folder / "vqvae"))
-    assert all(a.equal(b) for a, b in zip(shipped.state_dict().values(), model.state_dict().values()))
+    assert not list(
+        train_vqvae(
+            model,
+            workspace.dataset,
+            SMOKE.vqvae_training,
+            Augment(),
+            folder=workspace.folder / "vqvae",
+        )
+    )
+    assert all(
+        a.equal(b) for a, b in zip(shipped.state_dict().values(), model.state_dict().values())
+    )
     assert (workspace.folder / "vqvae" / "log.jsonl").read_text() == '{"step": 150, "recon": 0.1}\n'
 
 
 def test_a_shipped_run_of_other_length_is_trained_afresh(workspace, home):
     ship(home, workspace, run=dataclasses.replace(SMOKE.vqvae_training, steps=3))
     workspace.adopt_shipped()
-    loop = train_vqvae(VQVAE(SMOKE.vqvae), workspace.dataset, SMOKE.vqvae_training, Augment(), folder=workspace.folder / "vqvae")
+    loop = train_vqvae(
+        VQVAE(SMOKE.vqvae),
+        workspace.dataset,
+        SMOKE.vqvae_training,
+        Augment(),
+        folder=workspace.folder / "vqvae",
+    )
     assert next(loop)[0] == 1
 
 
-@pytest.mark.parametrize("card", [{"preset": "quick"}, {"classes": ["nv"]}, {"data": "HAM10000"}], ids=str)
+@pytest.mark.parametrize(
+    "card", [{"preset": "quick"}, {"classes": ["nv"]}, {"data": "HAM10000"}], ids=str
+)
 def test_weights_for_something_else_are_left_alone(workspace, home, card):
     ship(home, workspace, **card)
     workspace.adopt_shipped()
@@ -93,7 +122,15 @@ def test_weights_for_something_else_are_left_alone(workspace, home, card):
 
 def test_what_ships_never_replaces_a_run_of_ones_own(workspace, home):
     own = workspace.folder / "vqvae"
-    list(train_vqvae(VQVAE(SMOKE.vqvae), workspace.dataset, dataclasses.replace(SMOKE.vqvae_training, steps=2), Augment(), folder=own))
+    list(
+        train_vqvae(
+            VQVAE(SMOKE.vqvae),
+            workspace.dataset,
+            dataclasses.replace(SMOKE.vqvae_training, steps=2),
+            Augment(),
+            folder=own,
+        )
+    )
     save_model(own.with_suffix(".safetensors"), VQVAE(SMOKE.vqvae, seed=5), mine=True)
     ship(home, workspace)
     workspace.adopt_shipped()

@@ -52,5 +52,14 @@ class EntropyConstrainedEncoder:
 
 
 def encoder_for(vqvae, prior=None, lambda_: float = 0.0):
-    """What encodes images: the VQ-VAE (nearest codes), or with lambda_ > 0 and a prior ECVQ."""
-    return EntropyConstrainedEncoder(vqvae, prior, lambda_) if lambda_ else vqvae
+    """What encodes images: the VQ-VAE itself (nearest codes), or ECVQ where lambda_ > 0.
+
+    Raises ValueError for lambda_ > 0 without a whole-grid prior, which alone can predict a code
+    from those drawn before it wherever they lie.
+    """
+    if not lambda_:
+        return vqvae
+    if not isinstance(prior, GPT):
+        raise ValueError(f"entropy-constrained encoding (lambda {lambda_:g}) needs a whole-grid "
+                         "prior; lambda 0 takes the nearest codes")
+    return EntropyConstrainedEncoder(vqvae, prior, lambda_)

@@ -209,7 +209,9 @@ def train_vqvae(model, dataset, config: TrainConfig, augment: Augment, variance=
         model.train()                                            # the caller may have evaluated
         images = images.to(trainer.device, non_blocking=True)    # (B, 3, H, W)
         if model.cfg.data_init and model.quantizer.steps == 0:
-            model.quantizer.init_from(encode_continuous(model, images.chunk(accumulate)))
+            with trainer.precision:
+                z = encode_continuous(model, images.chunk(accumulate))
+            model.quantizer.init_from(z)
         losses = trainer.update([(part,) for part in images.chunk(accumulate)])
         losses["perplexity"] = model.quantizer.step()
         yield trainer.end_of_update(losses, resets=model.quantizer.resets)

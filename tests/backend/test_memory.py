@@ -3,7 +3,6 @@ import subprocess
 import sys
 
 import pytest
-
 from vqlib.backend.memory import keep_pages
 
 FAULTS = """
