@@ -13,13 +13,16 @@ from vqlib.evaluation.layout_stats import (
     whole,
 )
 
+SKIN, LESION = (torch.tensor(v).view(3, 1, 1) for v in ((0.8, 0.6, 0.55), (0.35, 0.2, 0.15)))
 
-def disc(radius=0.2, row=0.0, column=0.0, side=128, skin=(0.8, 0.6, 0.55), lesion=(0.35, 0.2, 0.15)):
+
+def disc(radius=0.2, row=0.0, column=0.0, side=128):
     """(1, 3, side, side) dark disc on noisy skin; radius and centre in sides, from the middle."""
     r, c = (np.mgrid[:side, :side] + 0.5) / side - 0.5
     inside = torch.from_numpy(np.hypot(r - row, c - column) < radius).float()
-    image = torch.tensor(skin).view(3, 1, 1) * (1 - inside) + torch.tensor(lesion).view(3, 1, 1) * inside
-    return (image + 0.02 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)[None]
+    image = SKIN * (1 - inside) + LESION * inside
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    return (image + 0.02 * noise).clamp(0, 1)[None]
 
 
 @pytest.mark.parametrize("radius", [0.1, 0.2, 0.35])
@@ -27,13 +30,15 @@ def test_a_discs_area_is_found(radius):
     assert describe(disc(radius))["area"][0] == pytest.approx(np.pi * radius**2, rel=0.2)
 
 
-def test_a_discs_offset_is_found():
-    assert describe(disc(0.15, row=0.2, column=-0.1))["offset"][0] == pytest.approx(np.hypot(0.2, 0.1), abs=0.02)
+def test_a_discs_centroid_offset_is_found():
+    offset = describe(disc(0.15, row=0.2, column=-0.1))["centroid_offset"][0]
+    assert offset == pytest.approx(np.hypot(0.2, 0.1), abs=0.02)
 
 
 def test_a_mask_lies_on_the_disc():
     r, c = (np.mgrid[:S, :S] + 0.5) / S - 0.5
-    truth, found = np.hypot(r + 0.1, c - 0.1) < 0.2, segment(disc(0.2, -0.1, 0.1))[0]
+    truth = np.hypot(r + 0.1, c - 0.1) < 0.2
+    found = segment(disc(0.2, -0.1, 0.1))[0]
     assert (truth & found).sum() / (truth | found).sum() > 0.85
 
 
@@ -53,8 +58,8 @@ def test_a_ring_is_filled():
 
 
 def test_only_a_lesion_at_the_edge_touches_it():
-    assert describe(disc(0.2))["border"][0] == 0
-    assert 0.05 < describe(disc(0.25, column=0.4))["border"][0] < 0.4
+    assert describe(disc(0.2))["border_contact"][0] == 0
+    assert 0.05 < describe(disc(0.25, column=0.4))["border_contact"][0] < 0.4
 
 
 def test_a_lesion_is_whole_if_it_lies_in_the_middle_with_skin_around():
@@ -65,9 +70,9 @@ def test_a_lesion_is_whole_if_it_lies_in_the_middle_with_skin_around():
 
 
 def test_darkness_falls_from_the_centre_of_a_disc():
-    radial = describe(disc(0.2))["radial"][0]
-    assert radial[0] > 0.7 > 0.4 > radial[-1]
-    assert (np.diff(radial) < 0.02).all()
+    darkness = describe(disc(0.2))["radial_darkness"][0]
+    assert darkness[0] > 0.7 > 0.4 > darkness[-1]
+    assert (np.diff(darkness) < 0.02).all()
 
 
 def test_a_mirror_image_correlates_with_itself_only():
@@ -80,7 +85,8 @@ def test_a_mirror_image_correlates_with_itself_only():
 
 def test_a_flat_image_has_no_lesion():
     d = describe(torch.full((2, 3, 32, 32), 0.5))
-    assert d["area"].tolist() == d["offset"].tolist() == d["left_right"].tolist() == [0, 0]
+    for name in ("area", "centroid_offset", "left_right"):
+        assert d[name].tolist() == [0, 0]
 
 
 def test_a_set_is_0_from_itself_in_any_order():
@@ -89,23 +95,32 @@ def test_a_set_is_0_from_itself_in_any_order():
 
 
 def test_distances_are_in_the_statistics_own_units():
-    near, far = ({"offset": np.full(4, v), "radial": np.full((4, 8), v)} for v in (0.1, 0.3))
-    assert wasserstein(near, far) == {"offset": pytest.approx(0.2), "radial": pytest.approx(0.2)}
+    near, far = (
+        {"centroid_offset": np.full(4, v), "radial_darkness": np.full((4, 8), v)}
+        for v in (0.1, 0.3)
+    )
+    assert wasserstein(near, far) == {
+        "centroid_offset": pytest.approx(0.2),
+        "radial_darkness": pytest.approx(0.2),
+    }
 
 
-def test_training_images_as_samples_are_as_far_as_the_floor():
-    d, e = describe(torch.cat([disc(0.1), disc(0.2)])), describe(torch.cat([disc(0.2), disc(0.3, 0.1)]))
-    assert compare([d], e, d)["ratio"]["area"] == 1
-    assert "ratio" not in compare([d], e, None)
+def test_training_images_as_samples_are_as_far_as_the_reference():
+    train = describe(torch.cat([disc(0.1), disc(0.2)]))
+    held_out = describe(torch.cat([disc(0.2), disc(0.3, 0.1)]))
+    assert compare([train], held_out, train)["ratio"]["area"] == 1
+    assert "ratio" not in compare([train], held_out, None)
 
 
-def test_the_floor_is_the_mean_over_many_sets_of_as_many_training_images():
+def test_the_reference_is_the_mean_over_many_sets_of_as_many_training_images():
     rng = np.random.default_rng(0)
     train, held_out, samples = ({"area": rng.normal(size=n)} for n in (4000, 100, 100))
-    alone = [wasserstein({"area": rng.normal(size=100)}, held_out)["area"] for _ in range(200)]
+    others = [{"area": rng.normal(size=100)} for _ in range(200)]
+    mean = np.mean([wasserstein(other, held_out)["area"] for other in others])
     found = compare([samples], held_out, train)
-    assert found["floor"]["area"] == pytest.approx(np.mean(alone), rel=0.15)
-    assert found["spread"]["area"][0] < 0.8 * np.mean(alone) < 1.2 * np.mean(alone) < found["spread"]["area"][1]
+    assert found["reference"]["area"] == pytest.approx(mean, rel=0.15)
+    least, largest = found["reference_spread"]["area"]
+    assert least < 0.8 * mean < 1.2 * mean < largest
     assert found == compare([samples], held_out, train)
 
 

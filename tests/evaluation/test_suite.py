@@ -1,5 +1,4 @@
-"""Laws of the whole report, on 16 px images and features that cost nothing."""
-import dataclasses
+"""Laws of the whole evaluation, on 16 px images and features that cost nothing."""
 import json
 
 import numpy as np
@@ -10,8 +9,10 @@ pytest.importorskip("sklearn")
 pytest.importorskip("constriction")
 
 import vqlib.evaluation.features
-from vqlib.evaluation import suite as judging
-from vqlib.evaluation.suite import Bench, judge, pick, sweep
+from vqlib.evaluation import context as contexts
+from vqlib.evaluation import layout_stats, memorisation
+from vqlib.evaluation.context import EvaluationContext, pick
+from vqlib.evaluation.suite import class_conditional, evaluate_generation, sweep_sampling
 
 
 def cheap(images, batch=16, device="cpu"):
@@ -21,114 +22,162 @@ def cheap(images, batch=16, device="cpu"):
 
 @pytest.fixture(autouse=True)
 def _cheap_features(monkeypatch):
-    for module in (vqlib.evaluation.features, judging, judging.memorisation):
+    for module in (vqlib.evaluation.features, contexts, memorisation):
         monkeypatch.setattr(module, "features", cheap)
 
 
 SMALL = dict(per_class=3, rate_images=2)
 
 
+def evaluated(vqvae, gpt, dataset, **options):
+    """With the VQ-VAE's own decoder in place of a flow decoder."""
+    options = {"stochastic_decoder": vqvae, "sampling": {"temperature": 0.9}} | options
+    return evaluate_generation(vqvae, gpt, dataset, "validation", **options, **SMALL)
+
+
 @pytest.fixture
-def report(vqvae, gpt, dataset):
-    return judge(vqvae, gpt, dataset, "validation", sharp=vqvae.decode, sampling={"temperature": 0.9}, **SMALL)
+def result(vqvae, gpt, dataset):
+    return evaluated(vqvae, gpt, dataset)
 
 
-def test_a_report_is_json_and_says_how_it_was_made(report):
-    assert json.loads(json.dumps(report, allow_nan=False)) == report
-    assert report["sampling"] == {"temperature": 0.9, "top_k": 0, "top_p": 1.0, "first_top_p": 1.0, "guidance": 1.0}
+def test_a_result_is_json_and_says_how_it_was_made(result):
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    settings = {"top_k": 0, "top_p": 1.0, "first_top_p": 1.0, "guidance": 1.0}
+    assert result["sampling"] == {"temperature": 0.9, **settings}
 
 
-def test_the_same_seed_gives_the_same_report(report, vqvae, gpt, dataset):
-    again = judge(vqvae, gpt, dataset, "validation", sharp=vqvae.decode, sampling={"temperature": 0.9}, **SMALL)
-    assert again == report
+def test_the_same_seed_gives_the_same_result(result, vqvae, gpt, dataset):
+    assert evaluated(vqvae, gpt, dataset) == result
 
 
-def test_a_sharp_decoder_that_is_the_faithful_one_is_as_far(report):
-    assert report["samples"]["distances"]["sharp"] == report["samples"]["distances"]["faithful"]
-    assert report["reconstructions"]["sharp"] == report["reconstructions"]["faithful"]
+def test_two_decoders_that_are_one_have_the_same_distances(vqvae, gpt, dataset):
+    options = dict(n=12, stochastic_decoder=vqvae)
+    r = evaluate_generation(vqvae, gpt, dataset, "all", **options, **SMALL)
+    for part in (r["samples"]["distances"], r["reconstructions"]):
+        assert "kid_x1000" in part["flow"]
+        assert part["flow"] == part["least-squares"]
 
 
-def test_without_training_images_their_figures_say_why(vqvae, gpt, dataset):
-    r = judge(vqvae, gpt, dataset, "all", n=12, **SMALL)             # the folder's own train split is part of the test set
-    for skipped in (r["floors"]["train"], r["probe"], r["samples"]["memorised"]):
+def test_without_training_images_what_needs_them_says_why(vqvae, gpt, dataset):
+    # the folder's own train split is part of the held-out images
+    r = evaluate_generation(vqvae, gpt, dataset, "all", n=12, **SMALL)
+    for skipped in (r["references"]["train"], r["probe"], r["samples"]["memorisation"]):
         assert "pass train=(dataset, split)" in skipped["skipped"]
-    assert "floor" not in r["samples"]["structure"]
+    assert "reference" not in r["samples"]["layout"]
 
 
 def test_training_images_may_come_from_another_data_set(vqvae, gpt, dataset):
-    r = judge(vqvae, gpt, dataset, "validation", train=(dataset, "train"), **SMALL)
+    train = dataset, "train"
+    r = evaluate_generation(vqvae, gpt, dataset, "validation", train=train, **SMALL)
     assert r["probe"]["images"] == len(dataset.splits["train"])
 
 
-def test_without_a_prior_reconstructions_and_floors_remain(vqvae, dataset):
-    r = judge(vqvae, None, dataset, "validation", **SMALL)
+def test_without_a_prior_reconstructions_and_references_remain(vqvae, dataset):
+    r = evaluate_generation(vqvae, None, dataset, "validation", **SMALL)
     assert r["samples"] == {"skipped": "no prior"}
-    assert set(r["reconstructions"]) >= {"faithful", "jpeg"}
-    assert "looks" not in r["probe"]
+    assert set(r["reconstructions"]) >= {"least-squares", "jpeg"}
+    assert "decoders" not in r["probe"]
+    assert set(r["references"]) == {"train"}
 
 
-def test_codes_that_a_prior_is_for_are_judged_beside_the_nearest(vqvae, gpt, dataset):
-    gpt.cfg = dataclasses.replace(gpt.cfg, rate=1.0)
-    r = judge(vqvae, gpt, dataset, "validation", **SMALL)
-    assert set(r["reconstructions"]) >= {"faithful", "faithful, thrifty codes"}
-    near, *_, thrifty = r["rates"]["codes"].values()
-    assert list(r["rates"]["codes"])[::3] == ["nearest codes", "thrifty codes, rate 1.0"]
-    assert thrifty["psnr"] < near["psnr"]
-    assert thrifty["prior"]["bits_per_image"] < near["prior"]["bits_per_image"]
+def test_entropy_constrained_codes_are_evaluated_beside_the_nearest(vqvae, gpt, dataset):
+    r = evaluate_generation(vqvae, gpt, dataset, "validation", lambda_=1.0, **SMALL)
+    encodings = {"least-squares", "least-squares, entropy-constrained codes"}
+    assert set(r["reconstructions"]) >= encodings
+    names = list(r["rates"]["codes"])
+    assert names[::3] == ["nearest codes", "entropy-constrained codes, lambda 1"]
+    near, *_, constrained = r["rates"]["codes"].values()
+    assert constrained["psnr"] < near["psnr"]
+    assert constrained["prior"]["bits_per_image"] < near["prior"]["bits_per_image"]
 
 
-def test_samples_of_a_class_may_have_a_guidance_of_their_own(vqvae, gpt, dataset, report):
-    r = judge(vqvae, gpt, dataset, "validation", sharp=vqvae.decode, sampling={"temperature": 0.9}, class_guidance=9.0, **SMALL)
-    assert r["samples"] == report["samples"]
-    assert r["probe"]["looks"] != report["probe"]["looks"]
+def test_lambda_0_gives_the_nearest_codes_only(result, vqvae, gpt, dataset):
+    assert list(result["rates"]["codes"]) == ["nearest codes"]
+    assert not any("entropy-constrained" in name for name in result["reconstructions"])
+    context = EvaluationContext(vqvae, gpt, dataset, "validation")
+    train = dataset[dataset.splits["train"]]
+    assert torch.equal(context.train_codes, vqvae.encode(train))
 
 
-def test_in_both_looks_every_sample_is_seen_twice(report):
-    faithful, both = (report["probe"]["looks"][name] for name in ("faithful", "both looks"))
-    assert both["cas"]["images"]["generated"] == 2 * faithful["cas"]["images"]["generated"]
-    assert both["class_control"] == faithful["class_control"]        # here both are the same look
-    assert both["cas"]["ratio_reconstructions"] == pytest.approx(faithful["cas"]["ratio_reconstructions"], abs=0.02)
+def test_entropy_constrained_codes_need_a_prior(vqvae, dataset):
+    with pytest.raises(ValueError, match="needs a prior"):
+        EvaluationContext(vqvae, None, dataset, "validation", lambda_=1.0)
 
 
-def test_codes_that_lose_nothing_teach_as_much_as_photographs(vqvae, gpt, dataset, report, monkeypatch):
-    decode = Bench.decode
-    monkeypatch.setattr(Bench, "encode", lambda self, images, by=None: images)
-    monkeypatch.setattr(Bench, "decode", lambda self, codes, by=None: codes if codes.dim() == 4 else decode(self, codes, by))
-    said = judging.teaching(Bench(vqvae, gpt, dataset, "validation"), 3)["looks"]["faithful"]
-    assert said["cas"]["ratio_reconstructions"] == said["reconstructions"] == 1
-    assert report["probe"]["looks"]["faithful"]["cas"]["ratio_reconstructions"] != 1
+def test_samples_of_a_class_may_have_a_guidance_of_their_own(vqvae, gpt, dataset, result):
+    r = evaluated(vqvae, gpt, dataset, class_guidance=9.0)
+    assert r["samples"] == result["samples"]
+    assert r["probe"]["decoders"] != result["probe"]["decoders"]
+
+
+def test_both_decoders_show_every_sample_twice(result):
+    one, both = (result["probe"]["decoders"][name] for name in ("least-squares", "both decoders"))
+    assert both["cas"]["images"]["generated"] == 2 * one["cas"]["images"]["generated"]
+    # here both are the same decoder
+    assert both["class_conditional_recall"] == one["class_conditional_recall"]
+    again = one["cas"]["ratio_reconstructions"]
+    assert both["cas"]["ratio_reconstructions"] == pytest.approx(again, abs=0.02)
+
+
+def test_a_probe_learns_as_much_from_lossless_codes_as_from_photographs(
+    vqvae, gpt, dataset, result, monkeypatch
+):
+    decode = EvaluationContext.decode
+
+    def lossless(self, codes, decoder=None):
+        return codes if codes.dim() == 4 else decode(self, codes, decoder)
+
+    monkeypatch.setattr(EvaluationContext, "encode", lambda self, images, encoder=None: images)
+    monkeypatch.setattr(EvaluationContext, "decode", lossless)
+    context = EvaluationContext(vqvae, gpt, dataset, "validation")
+    found = class_conditional(context, 3)["decoders"]["least-squares"]
+    assert found["cas"]["ratio_reconstructions"] == 1
+    assert found["class_conditional_recall"]["ratio_reconstructions"] == 1
+    lossy = result["probe"]["decoders"]["least-squares"]
+    assert lossy["cas"]["ratio_reconstructions"] != 1
 
 
 def test_very_few_images_give_reasons_and_no_error(vqvae, gpt, dataset):
-    r = judge(vqvae, gpt, dataset, "validation", n=2, **SMALL)
-    assert "8 of each" in r["samples"]["distances"]["faithful"]["skipped"]
+    r = evaluate_generation(vqvae, gpt, dataset, "validation", n=2, **SMALL)
+    assert "8 of each" in r["samples"]["distances"]["least-squares"]["skipped"]
 
 
 def test_an_empty_split_is_refused(vqvae, gpt, dataset):
-    empty = type("Empty", (), {"splits": {"none": np.array([], int)}, "title": "nothing"})
+    members = {"splits": {"none": np.array([], int)}, "title": "nothing"}
+    empty = type("Empty", (), members)
     with pytest.raises(ValueError, match="split none of nothing has no image"):
-        Bench(vqvae, gpt, empty, "none")
+        EvaluationContext(vqvae, gpt, empty, "none")
 
 
 def test_a_prior_of_other_classes_is_refused(vqvae, gpt, dataset):
     with pytest.raises(ValueError, match="the prior knows 7 classes"):
-        Bench(vqvae, gpt, dataset, "validation", classes=["mel", "nv"])
+        EvaluationContext(vqvae, gpt, dataset, "validation", classes=["mel", "nv"])
 
 
 def test_a_class_that_the_prior_does_not_know_is_drawn_as_any(vqvae, gpt, dataset):
     others = ["a", "b", "c", "d", "e", "f", "g"]
-    bench = Bench(vqvae, gpt, dataset, "validation", classes=others)
-    assert bench.names == others + sorted(dataset.classes)
-    assert torch.equal(bench.generate(bench.labels, 0), gpt.generate(torch.full((len(bench.labels),), 7), seed=0))
+    context = EvaluationContext(vqvae, gpt, dataset, "validation", classes=others)
+    assert context.class_names == others + sorted(dataset.classes)
+    any_class = torch.full((len(context.labels),), 7)
+    assert torch.equal(context.generate(context.labels, 0), gpt.generate(any_class, seed=0))
 
 
 def test_a_sweep_repeats_its_settings_and_moves_with_them(vqvae, gpt, dataset):
-    table = sweep(vqvae, gpt, dataset, "validation", [{"temperature": 0.5}, {"top_k": 1}, {"temperature": 0.5}])["rows"]
-    assert table[0] == table[2] != table[1]
-    assert table[1]["setting"] == {"top_k": 1}
-    bench = Bench(vqvae, gpt, dataset, "validation")                  # as many photographs, against all of them
-    real = {k: v[: len(bench.images)] for k, v in bench.shapes.items()}
-    assert table[0]["structure"]["floor"] == judging.structure.compare([real], bench.shapes, bench.shapes)["floor"]
+    settings = [{"temperature": 0.5}, {"top_k": 1}, {"temperature": 0.5}]
+    rows = sweep_sampling(vqvae, gpt, dataset, "validation", settings)["rows"]
+    assert rows[0] == rows[2] != rows[1]
+    assert rows[1]["setting"] == {"top_k": 1}
+    # the reference: as many photographs, against all of them
+    context = EvaluationContext(vqvae, gpt, dataset, "validation")
+    train = context.train_layout
+    real = {name: values[: len(context.images)] for name, values in train.items()}
+    expected = layout_stats.compare([real], train, train)["reference"]
+    assert rows[0]["layout"]["reference"] == expected
+
+
+def test_a_sweep_without_a_prior_is_refused(vqvae, dataset):
+    with pytest.raises(ValueError, match="needs a prior"):
+        sweep_sampling(vqvae, None, dataset, "validation")
 
 
 def test_picks_are_a_seeded_part_without_repeats():

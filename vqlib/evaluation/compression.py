@@ -1,4 +1,4 @@
-"""Bytes against decibels: image formats, with and without their headers, and codes with and without the prior.
+"""Image formats as rate-distortion references: bytes, with and without headers, against decibels.
 
 Letters: n images.
 """
@@ -11,58 +11,78 @@ from PIL import Image
 from PIL import features as pillow
 from torch import Tensor
 
-from vqlib.evaluation.coder import compress
 from vqlib.metrics import psnr
 
-SETTINGS = {"jpeg": dict(optimize=True, subsampling="4:2:0"), "webp": dict(method=6), "avif": dict(speed=6, subsampling="4:2:0")}
+SETTINGS = {
+    "jpeg": dict(optimize=True, subsampling="4:2:0"),
+    "webp": dict(method=6),
+    "avif": dict(speed=6, subsampling="4:2:0"),
+}
 
 
 def codecs() -> list[str]:
-    """What this Pillow can write."""
-    return ["jpeg", *[c for c in ("webp", "avif") if pillow.check(c)]]
+    """The formats that this Pillow can write."""
+    return ["jpeg", *[codec for codec in ("webp", "avif") if pillow.check(codec)]]
 
 
 def encode(image: Tensor, codec: str, quality: int) -> bytes:        # (3, H, W) in [0, 1]
     """A file without metadata; JPEG with Huffman tables of its own."""
-    pixels, out = (image.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().numpy(), io.BytesIO()
-    Image.fromarray(pixels).save(out, codec.upper(), quality=quality, **SETTINGS[codec])
-    return out.getvalue()
+    pixels = (image.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, codec.upper(), quality=quality, **SETTINGS[codec])
+    return file.getvalue()
 
 
 def decode(data: bytes) -> Tensor:                                   # (3, H, W) in [0, 1]
     with Image.open(io.BytesIO(data)) as opened:
-        return torch.from_numpy(np.array(opened.convert("RGB"))).movedim(-1, 0).float() / 255
+        pixels = np.array(opened.convert("RGB"))
+    return torch.from_numpy(pixels).movedim(-1, 0).float() / 255
 
 
 def jpeg_payload(data: bytes) -> int:
-    """Entropy-coded bytes: what follows each SOS header up to the next marker; tables and all other segments are header."""
+    """Entropy-coded bytes: what follows each SOS header up to the next marker.
+
+    Tables and all other segments are header.
+    """
     place, payload = 2, 0
     while data[place + 1] != 0xD9:                                   # EOI
-        marker, place = data[place + 1], place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        marker = data[place + 1]
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
         if marker == 0xDA:                                           # SOS
             first = place
-            while data[place] != 0xFF or data[place + 1] == 0 or 0xD0 <= data[place + 1] <= 0xD7:  # stuffing and restarts
+            while not ends_jpeg_scan(data, place):
                 place += 1
             payload += place - first
     return payload
 
 
+def ends_jpeg_scan(data: bytes, place: int) -> bool:
+    """A marker starts here that is neither a stuffed byte nor a restart."""
+    after = data[place + 1]
+    return data[place] == 0xFF and after != 0 and not 0xD0 <= after <= 0xD7
+
+
 def webp_payload(data: bytes) -> int:
-    """The VP8 chunk without the ten bytes of its frame header (tag, start code, size); all else is header, padding too."""
+    """The VP8 chunk without the ten bytes of its frame header (tag, start code, size).
+
+    All else is header, padding too.
+    """
     place, payload = 12, 0
     while place < len(data):
         size = int.from_bytes(data[place + 4 : place + 8], "little")
-        payload += (size - 10) * (data[place : place + 4] == b"VP8 ")
+        if data[place : place + 4] == b"VP8 ":
+            payload += size - 10
         place += 8 + size + size % 2
     return payload
 
 
 def avif_payload(data: bytes) -> int:
-    """What the mdat boxes hold; every other box is header."""
+    """The content of the mdat boxes; every other box is header."""
     place, payload = 0, 0
     while place < len(data):
         size = int.from_bytes(data[place : place + 4], "big") or len(data) - place
-        payload += (size - 8) * (data[place + 4 : place + 8] == b"mdat")
+        if data[place + 4 : place + 8] == b"mdat":
+            payload += size - 8
         place += size
     return payload
 
@@ -70,43 +90,59 @@ def avif_payload(data: bytes) -> int:
 PAYLOADS = {"jpeg": jpeg_payload, "webp": webp_payload, "avif": avif_payload}
 
 
-def transcode(images: Tensor, codec: str, quality: int) -> tuple[Tensor, dict]:  # (n, 3, H, W) in [0, 1]
-    """The images as the codec returns them, and {quality, psnr, bytes, payload}: means, with and without headers."""
-    files = [encode(x, codec, quality) for x in images]
-    back = torch.stack([decode(f) for f in files])
-    return back, {"quality": quality, "psnr": float(psnr(back, images).mean()), "bytes": float(np.mean([len(f) for f in files])),
-                  "payload": float(np.mean([PAYLOADS[codec](f) for f in files]))}
+def transcode(images: Tensor, codec: str, quality: int) -> tuple[Tensor, dict]:  # (n, 3, H, W)
+    """The images (in [0, 1]) as the codec returns them, and means {quality, psnr, bytes, payload}.
+
+    `psnr` is in dB, `bytes` are those of the file, `payload` are bytes without headers.
+    """
+    files = [encode(image, codec, quality) for image in images]
+    returned = torch.stack([decode(file) for file in files])
+    point = {
+        "quality": quality,
+        "psnr": float(psnr(returned, images).mean()),
+        "bytes": float(np.mean([len(file) for file in files])),
+        "payload": float(np.mean([PAYLOADS[codec](file) for file in files])),
+    }
+    return returned, point
 
 
 def curve(images: Tensor, codec: str, qualities) -> list[dict]:
-    return [transcode(images, codec, q)[1] for q in qualities]
+    """The points of `transcode` at several qualities."""
+    return [transcode(images, codec, quality)[1] for quality in qualities]
 
 
 def quality_at(images: Tensor, codec: str, size: float) -> int:      # (n, 3, H, W)
-    """The quality in 0..100 whose mean payload comes closest to `size` bytes: headers are forgiven."""
-    low, high = 0, 100
+    """The quality in 0..100 whose mean payload comes closest to `size` bytes: headers do not
+    count."""
     payload = {}
+
+    def payload_at(quality):
+        if quality not in payload:
+            payload[quality] = transcode(images, codec, quality)[1]["payload"]
+        return payload[quality]
+
+    low, high = 0, 100
     while high - low > 1:
         middle = (low + high) // 2
-        payload[middle] = transcode(images, codec, middle)[1]["payload"]
-        low, high = (middle, high) if payload[middle] < size else (low, middle)
-    payload |= {q: transcode(images, codec, q)[1]["payload"] for q in (low, high) if q not in payload}
-    return min(payload, key=lambda q: (abs(payload[q] - size), q))
+        if payload_at(middle) < size:
+            low = middle
+        else:
+            high = middle
+    payload_at(low), payload_at(high)
+    return min(payload, key=lambda quality: (abs(payload[quality] - size), quality))
 
 
 def bytes_at_psnr(points: list[dict], decibels: float, key: str = "bytes") -> dict:
-    """Bytes of a curve at a PSNR, log bytes linear in between; `outside` is True, and bytes those of the end, beyond it."""
-    x, y = zip(*sorted((p["psnr"], math.log(p[key])) for p in points))
-    return {"bytes": math.exp(np.interp(decibels, x, y)), "outside": not x[0] <= decibels <= x[-1]}
+    """Bytes (or another key) of a curve at a PSNR: log bytes are linear between its points.
+
+    Beyond the curve `outside` is True, and the bytes are those of its end.
+    """
+    pairs = sorted((point["psnr"], math.log(point[key])) for point in points)
+    x, y = zip(*pairs)
+    size = math.exp(np.interp(decibels, x, y))
+    return {"bytes": size, "outside": not x[0] <= decibels <= x[-1]}
 
 
 def fixed_bytes(n_cells: int, n_codes: int) -> int:
-    """Plain codes: 256 cells of 512 codes are 288 bytes."""
+    """Bytes of codes of fixed length: 256 cells of 512 codes take 288 bytes."""
     return math.ceil(n_cells * math.log2(n_codes) / 8)
-
-
-def coded_bytes(prior, codes: Tensor, labels: Tensor, nats: Tensor) -> dict:  # (n, T), (n,), (n, T)
-    """Mean bytes that the prior's coder writes, its NLL in bytes, and what the coder adds in bits per image."""
-    written = np.mean([len(blob) for blob in compress(prior, codes, labels)])
-    ideal = float(nats.double().sum(1).mean()) / math.log(2) / 8
-    return {"images": len(codes), "bytes": float(written), "nll_bytes": ideal, "overhead_bits": 8 * (float(written) - ideal)}

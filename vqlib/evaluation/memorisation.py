@@ -1,6 +1,7 @@
-"""Are samples copies? A sample counts as one if it is nearer to training images than 99 % of held-out images are.
+"""Are samples copies of training images?
 
-Letters: n samples, N training images, V views, d numbers per image.
+A sample counts as memorised if it is nearer to training images than 99 % of held-out images are.
+Letters: n samples, m held-out images, N training images, A augmentations, d numbers per image.
 """
 import numpy as np
 import torch
@@ -8,50 +9,67 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqlib.data.augment import dihedral
+from vqlib.evaluation.chunks import over_rows
 from vqlib.evaluation.features import features
 
-PIXEL_VIEWS = tuple(range(8))
-FEATURE_VIEWS = (0, 4)  # as it is and mirrored; all eight would take four times as long
+PIXEL_AUGMENTATIONS = tuple(range(8))
+FEATURE_AUGMENTATIONS = (0, 4)  # as it is and mirrored; all eight would take four times as long
 
 
-def thumbnails(images: Tensor, side=32) -> Tensor:                   # (B, 3, H, W) -> (B, 3*side*side)
+def thumbnails(images: Tensor, side: int = 32) -> Tensor:            # (n, 3, H, W) -> (n, 3*32*32)
     return F.interpolate(images, (side, side), mode="bilinear", antialias=True).flatten(1)
 
 
-def pixel_views(images: Tensor) -> Tensor:                           # (n, 3, H, W) -> (8, n, 3*32*32)
-    return torch.stack([thumbnails(dihedral(images, k)) for k in PIXEL_VIEWS])
+def augmented_thumbnails(images: Tensor) -> Tensor:  # (n, 3, H, W) -> (8, n, 3*32*32)
+    return torch.stack([thumbnails(dihedral(images, k)) for k in PIXEL_AUGMENTATIONS])
 
 
-def feature_views(images: Tensor, device: str = "cpu") -> Tensor:    # (n, 3, H, W) -> (2, n, 1280)
-    return torch.stack([features(dihedral(images, k), device=device) for k in FEATURE_VIEWS])
+def augmented_features(images: Tensor, device="cpu") -> Tensor:      # (n, 3, H, W) -> (2, n, 1280)
+    augmented = [dihedral(images, k) for k in FEATURE_AUGMENTATIONS]
+    return torch.stack([features(x, device=device) for x in augmented])
 
 
-def nearest(views: Tensor, bank: Tensor, batch: int = 2048) -> tuple[Tensor, Tensor]:  # (V, n, d), (N, d)
-    """(n,) root mean squared difference of each image's best view to the nearest training image, and (n,) its row.
+def thumbnail_bank(dataset, rows: np.ndarray) -> Tensor:             # (N,) -> (N, 3*32*32)
+    return torch.cat(over_rows(thumbnails, dataset, rows))
 
-    Turning the samples instead of the training images finds the same pairs, and there are fewer of them.
+
+def nearest(augmented: Tensor, bank: Tensor, batch: int = 2048) -> tuple[Tensor, Tensor]:
+    """Distance (n,) of each image to the nearest training image, and the row (n,) of that image.
+
+    Takes all augmentations of the images (A, n, d) and the training images (N, d). The distance is
+    the root mean squared difference of the nearest augmentation. Turning the samples instead of the
+    training images finds the same pairs, and there are fewer samples.
     """
-    best, where = torch.full(views.shape[1:2], torch.inf), torch.zeros(views.shape[1], dtype=torch.long)
+    n = augmented.shape[1]
+    least = torch.full((n,), torch.inf)
+    rows = torch.zeros(n, dtype=torch.long)
     for start in range(0, len(bank), batch):
-        d = torch.stack([torch.cdist(v, bank[start : start + batch]) for v in views]).amin(0)  # (n, batch)
-        distance, i = d.min(1)
-        closer = distance < best
-        best, where = torch.where(closer, distance, best), torch.where(closer, i + start, where)
-    return best / bank.shape[1] ** 0.5, where
+        some = bank[start : start + batch]
+        apart = torch.stack([torch.cdist(x, some) for x in augmented]).amin(0)  # (n, batch)
+        distance, row = apart.min(1)
+        closer = distance < least
+        least = torch.where(closer, distance, least)
+        rows = torch.where(closer, row + start, rows)
+    return least / bank.shape[1] ** 0.5, rows
 
 
-def thumbnail_bank(dataset, rows: np.ndarray) -> Tensor:             # (N,) -> (N, 3*32*32), 512 images in memory at a time
-    return torch.cat([thumbnails(dataset[c]) for c in np.array_split(rows, max(1, -(-len(rows) // 512)))])
+def memorisation(samples: Tensor, held_out: Tensor, bank: Tensor) -> dict:
+    """Share of samples whose distance is under the first percentile of held-out images.
 
-
-def memorisation(samples: Tensor, held_out: Tensor, bank: Tensor) -> dict:  # (V, n, d), (V, m, d), (N, d)
-    """Share of samples under the first percentile of held-out distances: 0.01 is what new photographs would have.
-
-    `floor` says so of one half of the held-out images under the other half's percentile. The percentile rests on m/100
-    images: with m = 921 floors of 0.002 to 0.024 were seen.
+    Takes samples (A, n, d), held_out (A, m, d) and bank (N, d). New photographs would have a share
+    of 0.01. `reference` is the share of one half of the held-out images under the other half's
+    percentile, None for a single image. The percentile rests on m/100 images: with m = 921
+    references of 0.002 to 0.024 were seen.
     """
-    made, real = nearest(samples, bank)[0], nearest(held_out, bank)[0]
-    mark = real.quantile(0.01)
-    floor = float((real[::2] < real[1::2].quantile(0.01)).float().mean()) if len(real) > 1 else None
-    return {"share": float((made < mark).float().mean()), "floor": floor, "threshold": float(mark),
-            "median": float(made.median()), "median_held_out": float(real.median())}
+    generated, real = nearest(samples, bank)[0], nearest(held_out, bank)[0]
+    threshold = real.quantile(0.01)
+    reference = None
+    if len(real) > 1:
+        reference = float((real[::2] < real[1::2].quantile(0.01)).float().mean())
+    return {
+        "share": float((generated < threshold).float().mean()),
+        "reference": reference,
+        "threshold": float(threshold),
+        "median": float(generated.median()),
+        "median_held_out": float(real.median()),
+    }

@@ -1,0 +1,141 @@
+"""Laws of the prior's coder: a file decodes to its codes, and is as long as its likelihood says."""
+import pytest
+import torch
+
+from vqlib.evaluation import arithmetic_coder as coder
+from vqlib.gpt import GPT, GPTConfig
+
+queue = pytest.importorskip("constriction").stream.queue
+
+
+def stepper(prior, labels):                                           # (B,)
+    """A function: codes (B,) of the cell before, None at first -> logits (B, K) of the next."""
+    return prior.steps(labels).send
+
+
+def decompress(prior, blobs, labels):                                 # (n,) -> (n, T)
+    """The codes of blobs that `compress` wrote, on the machine that wrote them, in their order."""
+    codes = []
+    for start in range(0, len(blobs), coder.BATCH):
+        batch = slice(start, start + coder.BATCH)
+        codes.append(decompress_batch(prior, blobs[batch], labels[batch]))
+    return torch.cat(codes)
+
+
+def decompress_batch(prior, blobs, labels):                           # (n,), n <= BATCH -> (n, T)
+    n, T = len(blobs), prior.cfg.grid**2
+    decoders = [queue.RangeDecoder(coder.to_words(blob)) for blob in blobs]
+    codes = torch.empty(n, T, dtype=torch.long)
+    step, chosen = stepper(prior, coder.filled(labels)), None
+    for cell in prior.generation_order.tolist():
+        models = coder.categorical_models(step(chosen)[:n])
+        read = [decoder.decode(model) for decoder, model in zip(decoders, models)]
+        codes[:, cell] = torch.tensor(read)
+        chosen = coder.filled(codes[:, cell])
+    return codes
+
+
+def encoded(codes, models):
+    """The blob that the library's coder writes of one image."""
+    encoder = queue.RangeEncoder()
+    for code, model in zip(codes, models):
+        encoder.encode(code, model)
+    return coder.to_bytes(encoder.get_compressed())
+
+
+def random_models(n, seed, n_codes=16):
+    rng = torch.Generator().manual_seed(seed)
+    return coder.categorical_models(torch.randn(n, n_codes, generator=rng))
+
+
+def test_steps_are_the_priors_own_predictions(gpt, codes):
+    c, labels = codes
+    step = stepper(gpt, labels)
+    predicted = [step(None)] + [step(c[:, t]) for t in range(15)]
+    with torch.no_grad():
+        assert torch.allclose(torch.stack(predicted, 1), gpt(c[:, :-1], labels), atol=1e-4)
+
+
+@pytest.fixture
+def blobs(gpt, codes):
+    return coder.compress(gpt, *codes)
+
+
+def test_codes_come_back_exactly(gpt, codes, blobs):
+    assert torch.equal(decompress(gpt, blobs, codes[1]), codes[0])
+
+
+def test_batches_of_any_size_come_back(gpt):
+    labels = torch.arange(19) % 8
+    c = gpt.generate(labels, seed=1)
+    assert torch.equal(decompress(gpt, coder.compress(gpt, c, labels), labels), c)
+
+
+def test_a_wrong_label_decodes_to_other_codes(gpt, codes, blobs):
+    assert not torch.equal(decompress(gpt, blobs, (codes[1] + 1) % 7), codes[0])
+
+
+def test_a_file_is_as_long_as_its_nll():
+    prior = GPT(GPTConfig(grid=16, n_codes=64, width=16, heads=2, layers=1)).eval()
+    labels = torch.zeros(4, dtype=torch.long)
+    c = prior.generate(labels)
+    with torch.no_grad():
+        nats = prior.nats(c, labels)
+    coded = coder.coded_bytes(prior, c, labels, nats)
+    assert coded["nll_bytes"] == pytest.approx(256 * 6 / 8, rel=0.02)
+    assert 0 <= coded["overhead_bits"] <= 8 + 0.001 * 256 * 6
+
+
+def test_no_shorter_file_decodes_to_the_same_codes():
+    rng = torch.Generator().manual_seed(0)
+    codes, saved = [3, 1, 4], 0
+    for _ in range(10):
+        models = coder.categorical_models(torch.randn(3, 16, generator=rng))
+        plain = encoded(codes, models)
+        blob = coder.shortest(plain, models)
+        assert coder.decoded(blob, models) == codes
+        n = len(blob) - 1                                            # 1 or 2 bytes
+        shorter = [i.to_bytes(n, "big") for i in range(256**n)]
+        assert not any(coder.decoded(other, models) == codes for other in shorter)
+        saved += len(plain) - len(blob)
+    assert saved >= 10                                               # a byte an image
+
+
+def test_an_invalid_blob_is_no_shorter_file():
+    """Some bytes lead to no codes at all: constriction raises AssertionError for them."""
+    models = random_models(3, seed=0)
+    with pytest.raises(AssertionError, match="invalid"):
+        coder.decoded(b"\xff" * 8, models)
+    assert not coder.decodes_to([3, 1, 4], b"\xff" * 8, models)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_search_for_a_shorter_file_survives_any_invalid_candidate(seed, monkeypatch):
+    codes, models = [3, 1, 4, 1, 5, 9, 2, 6], random_models(8, seed)
+    plain, decoded, tried = encoded(codes, models), coder.decoded, []
+
+    def recorded(blob, models):
+        tried.append(blob)
+        return decoded(blob, models)
+
+    monkeypatch.setattr(coder, "decoded", recorded)
+    coder.shortest(plain, models)
+    candidates = [blob for blob in tried if blob != plain]
+    assert candidates
+
+    for invalid in [*({blob} for blob in candidates), set(candidates)]:
+        def refusing(blob, models, invalid=invalid):
+            if blob in invalid:
+                raise AssertionError("Tried to decode from compressed data that is invalid")
+            return decoded(blob, models)
+
+        monkeypatch.setattr(coder, "decoded", refusing)
+        found = coder.shortest(plain, models)
+        assert found not in invalid
+        assert decoded(found, models) == codes
+        assert len(found) <= len(plain)
+
+
+def test_an_impossible_code_can_be_written():
+    models = coder.categorical_models(torch.tensor([[1000.0, -1000.0, 0.0]]))
+    assert coder.decoded(encoded([1], models), models) == [1]
