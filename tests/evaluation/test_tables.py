@@ -1,4 +1,4 @@
-"""Laws of the table: every figure is the one in the file, and what was skipped is no row."""
+"""Laws of the tables: each number is the one in the file, and what was skipped is no row."""
 import json
 import subprocess
 import sys
@@ -6,85 +6,194 @@ from types import SimpleNamespace
 
 import pytest
 
-from vqlib.evaluation import tables as report
+from vqlib.evaluation import tables
 
-KID = {"kid_x1000": 90.4, "kid_x1000_95": [80.0, 101.2], "psnr": 34.1, "bytes": 288}
-SHAPE = {"distance": {"area": 0.02}, "distance_spread": {"area": [0.015, 0.025]},
-         "floor": {"area": 0.01}, "spread": {"area": [0.005, 0.02]}, "ratio": {"area": 2.0}}
-COPY = {"share": 0.004, "floor": 0.01}
-JUDGED = {
-    "data": "lesions", "split": "validation", "images": 9, "seed": 0, "sampling": {"temperature": 0.9},
-    "floors": {"train": {**KID, "kid_x1000": 1.0}}, "reconstructions": {"sharp": KID, "webp": {**KID, "payload": 280.0}},
-    "samples": {"distances": {"sharp": KID}, "structure": SHAPE, "memorised": {"pixels": COPY, "features": COPY},
-                "whole": {"samples": [0.75, 0.5], "held_out": 0.8}},
-    "probe": {"classes": ["mel", "nv"], "looks": {"sharp": {
-        "class_control": {"ratio": 0.7, "recall": [0.5, 0.9]}, "reconstructions": 0.8,
-        "cas": {"ratio_generated": 0.93, "ratio_reconstructions": 0.95, "auc": {"real": 0.9, "generated": 0.84, "both": 0.91}}}}},
-    "rates": {"codes": {"thrifty codes": {
-        "psnr": 34.1, "coded": {"bytes": 100.0}, "prior": {"bits_per_code": 5.9, "bits_per_image": 1510.0},
-        "codecs_at_psnr": {"jpeg": {"payload": {"bytes": 400.0}}, "webp": {"payload": {"bytes": 250.0}},
-                           "avif": {"payload": {"bytes": 200.0}}}}}}}
-SWEPT = {"split": "validation", "images": 9, "seed": 0, "rows": [
-    {"setting": {}, **KID, "structure": {"ratio": {"area": 2.0, "offset": 4.0}}},
-    {"setting": {"top_k": 50}, **KID, "kid_x1000": 80.0, "structure": {"ratio": {"area": 1.0, "offset": 1.0}}}]}
+DISTANCES = {"kid_x1000": 90.4, "kid_x1000_95": [80.0, 101.2], "fd": 33.3, "fd_95": [30.1, 36.0]}
+DECODED = {**DISTANCES, "psnr": 34.1, "bytes": 288}
+LAYOUT = {
+    "distance": {"area": 0.02},
+    "distance_spread": {"area": [0.015, 0.025]},
+    "reference": {"area": 0.01},
+    "reference_spread": {"area": [0.005, 0.02]},
+    "ratio": {"area": 2.0},
+}
+SHARE = {"share": 0.004, "reference": 0.01}
+SCORES = {
+    "class_conditional_recall": {
+        "recall": [0.5, 0.9],
+        "ratio": 0.7,
+        "ratio_reconstructions": 0.8,
+    },
+    "cas": {
+        "auc": {"real": 0.9, "generated": 0.84, "both": 0.91},
+        "ratio_generated": 0.93,
+        "ratio_reconstructions": 0.95,
+    },
+}
+POINT = {
+    "psnr": 34.1,
+    "codecs_at_psnr": {
+        "jpeg": {"bytes": 400.0, "outside": False},
+        "webp": {"bytes": 250.0, "outside": False},
+        "avif": {"bytes": 200.0, "outside": True},
+    },
+    "prior": {"bits_per_code": 5.9, "bits_per_image": 1510.0},
+    "coded": {"bytes": 100.0},
+}
+GENERATION = {
+    "data": "lesions",
+    "split": "validation",
+    "images": 9,
+    "seed": 0,
+    "sampling": {"temperature": 0.9},
+    "lambda": 0.0,
+    "references": {"train": {**DISTANCES, "kid_x1000": 1.0}},
+    "reconstructions": {"flow": DECODED, "webp": {**DECODED, "payload": 280.0}},
+    "samples": {
+        "distances": {"flow": DISTANCES},
+        "layout": LAYOUT,
+        "memorisation": {"pixels": SHARE, "features": SHARE},
+        "whole": {"samples": [0.75, 0.5], "held_out": 0.8},
+    },
+    "probe": {
+        "classes": ["mel", "nv"],
+        "held_out": {"auc": 0.9, "balanced_accuracy": 0.55, "recall": [0.4, 0.7]},
+        "guidance": None,
+        "decoders": {"flow": SCORES},
+    },
+    "rates": {"images": 5, "codes": {"entropy-constrained codes": POINT}},
+}
+SWEEP = {
+    "split": "validation",
+    "images": 9,
+    "seed": 0,
+    "rows": [
+        {
+            "setting": {},
+            **DISTANCES,
+            "layout": {"ratio": {"area": 2.0, "centroid_offset": 4.0}},
+        },
+        {
+            "setting": {"top_k": 50},
+            **DISTANCES,
+            "kid_x1000": 80.0,
+            "layout": {"ratio": {"area": 1.0, "centroid_offset": 1.0}},
+        },
+    ],
+}
 
 
-def test_each_figure_stands_beside_its_measure():
-    table = {measure: (figure, beside) for measure, figure, beside in report.rows(JUDGED)}
-    assert table["KID-Lite0 x 1000, samples, sharp"] == ("90 (80 to 101)", "real training images 1 (80 to 101)")
-    assert table["KID-Lite0 x 1000, reconstructions, webp"] == ("90 (80 to 101)", "34.1 dB, 280 bytes without headers")
-    assert table["structure, area"] == (
-        "2.0 x", "0.0200 (0.0150 to 0.0250) against 0.0100 (0.0050 to 0.0200) of as many real ones")
+def test_each_number_stands_beside_its_measure():
+    table = {measure: (value, beside) for measure, value, beside in tables.rows(GENERATION)}
+    assert table["KID-Lite0 x 1000, samples, flow"] == (
+        "90 (80 to 101)",
+        "FD-Lite0 33 (30 to 36); real training images 1 (80 to 101), FD-Lite0 33 (30 to 36)",
+    )
+    assert table["KID-Lite0 x 1000, reconstructions, flow"] == (
+        "90 (80 to 101)", "FD-Lite0 33 (30 to 36); 34.1 dB, 288 bytes",
+    )
+    assert table["KID-Lite0 x 1000, reconstructions, webp"] == (
+        "90 (80 to 101)", "FD-Lite0 33 (30 to 36); 34.1 dB, 280 bytes without headers",
+    )
+    assert table["layout, area"] == (
+        "2.0 x",
+        "0.0200 (0.0150 to 0.0250) against 0.0100 (0.0050 to 0.0200) of as many training images",
+    )
     assert table["a whole lesion on skin"] == ("75.0%, 50.0%", "held-out images 80.0%")
-    assert table["requested class recognised / recall on real, sharp"] == ("0.70", "reconstructions 0.80; mel 0.50, nv 0.90")
-    assert table["classification accuracy score, AUC ratio, sharp"] == (
-        "0.930", "reconstructions 0.950; AUC of real ones 0.900, generated 0.840, both 0.910")
-    assert table["memorised, pixels"] == ("0.4%", "held-out images 1.0%")
-    beside = "ours 100, jpeg 400, webp 250, avif 200"                 # AVIF is shown, not asked for
-    assert table["bytes at 34.1 dB, thrifty codes / webp"] == ("0.40", beside)
-    assert table["NLL, bits per code, thrifty codes"] == ("5.90", "1510 bits/image")
+    assert table["probe trained on real images, AUC on held-out images"] == (
+        "0.900", "recall 0.55; mel 0.40, nv 0.70",
+    )
+    assert table["class-conditional recall / recall on real, flow"] == (
+        "0.70", "reconstructions 0.80; mel 0.50, nv 0.90",
+    )
+    assert table["classification accuracy score, AUC ratio, flow"] == (
+        "0.930",
+        "reconstructions 0.950; AUC of real ones 0.900, generated 0.840, both 0.910",
+    )
+    assert table["memorisation, pixels"] == ("0.4%", "held-out images 1.0%")
+    # AVIF is shown, and no format of the comparison
+    assert table["bytes at 34.1 dB, entropy-constrained codes / webp"] == (
+        "0.40", "ours 100, jpeg 400, webp 250, avif 200 (end of its curve); 5 images",
+    )
+    assert table["NLL, bits per code, entropy-constrained codes"] == ("5.90", "1510 bits/image")
 
 
-@pytest.mark.parametrize(("part", "measure"), [("probe", "requested"), ("rates", "bytes"), ("samples", "structure")])
+@pytest.mark.parametrize(
+    ("part", "measure"),
+    [("probe", "class-conditional"), ("rates", "bytes"), ("samples", "layout")],
+)
 def test_what_was_skipped_is_no_row(part, measure):
-    left = report.rows(JUDGED | {part: {"skipped": "no prior"}})
-    assert len(left) < len(report.rows(JUDGED))
+    left = tables.rows(GENERATION | {part: {"skipped": "no prior"}})
+    assert len(left) < len(tables.rows(GENERATION))
     assert not any(row[0].startswith(measure) for row in left)
 
 
-def test_a_sweep_marks_the_least_distance_and_measures_structure_in_floors():
-    lines = report.sweep(SWEPT).splitlines()
+def test_distances_of_too_few_images_are_no_row():
+    too_few = {"psnr": 34.1, "bytes": 288, "skipped": "2 and 2 images; 8 of each are needed"}
+    few = GENERATION | {"reconstructions": {"flow": too_few}}
+    assert not any("reconstructions, " in row[0] for row in tables.rows(few))
+
+
+def test_what_cannot_be_measured_is_a_dash():
+    scores = {**SCORES, "class_conditional_recall": {
+        "recall": [0.5, None], "ratio": None, "ratio_reconstructions": None,
+    }}
+    probe = GENERATION["probe"] | {"decoders": {"flow": scores}}
+    table = {row[0]: row[1:] for row in tables.rows(GENERATION | {"probe": probe})}
+    name = "class-conditional recall / recall on real, flow"
+    assert table[name] == ("-", "reconstructions -; mel 0.50, nv -")
+
+
+def test_a_sweep_marks_the_least_distance_and_measures_layout_in_references():
+    lines = tables.sweep(SWEEP).splitlines()
     assert lines[0] == "validation, 9 images, seed 0"
-    assert lines[4:] == ["| as trained | 90 (80 to 101) | 3.0 | 4.0, offset |",
-                         "| **top_k 50** | 80 (80 to 101) | 1.0 | 1.0, area |"]
+    assert lines[4:] == [
+        "| as trained | 90 (80 to 101) | 3.0 | 4.0, centroid_offset |",
+        "| **top_k 50** | 80 (80 to 101) | 1.0 | 1.0, area |",
+    ]
 
 
-def test_only_a_workspace_whose_prior_ships_has_published_figures(tmp_path, monkeypatch):
+def test_a_sweep_without_training_images_has_no_layout_ratios():
+    rows = [row | {"layout": {"distance": {"area": 0.02}}} for row in SWEEP["rows"]]
+    lines = tables.sweep(SWEEP | {"rows": rows}).splitlines()
+    assert lines[4] == "| as trained | 90 (80 to 101) | - | - |"
+
+
+def test_only_a_workspace_whose_prior_ships_has_published_results(tmp_path, monkeypatch):
     monkeypatch.setenv("VQLIB_HOME", str(tmp_path))
     shipped, log = tmp_path / "data" / "pretrained", tmp_path / "run" / "gpt" / "log.jsonl"
     for folder in (shipped, log.parent):
         folder.mkdir(parents=True)
-    (shipped / "flagship-test.json").write_text('{"judged": 1}')
+    (shipped / "flagship-test.json").write_text('{"generation": 1}')
     (shipped / "gpt-f8.jsonl").write_text('{"step": 2}')
-    workspace = SimpleNamespace(preset=SimpleNamespace(name="flagship"), folder=tmp_path / "run")
-    assert report.published(workspace, "test") is None                # no prior yet
+    preset = SimpleNamespace(name="flagship")
+    workspace = SimpleNamespace(preset=preset, folder=tmp_path / "run")
+    assert tables.published(workspace, "test") is None               # no prior yet
     log.write_text('{"step": 1}')
-    assert report.published(workspace, "test") is None                # another prior
+    assert tables.published(workspace, "test") is None               # another prior
     log.write_text('{"step": 2}')
-    assert report.published(workspace, "test") == {"judged": 1}
-    assert report.published(workspace, "validation") is None
+    assert tables.published(workspace, "test") == {"generation": 1}
+    assert tables.published(workspace, "validation") is None
+
+
+def printed(path):
+    command = [sys.executable, "-m", "vqlib.evaluation.tables", path]
+    return subprocess.run(command, capture_output=True, text=True).stdout
 
 
 def test_the_command_prints_a_markdown_table(tmp_path):
-    (tmp_path / "judged.json").write_text(json.dumps({"judged": JUDGED}))
-    out = subprocess.run([sys.executable, "-m", "vqlib.evaluation.tables", tmp_path / "judged.json"], capture_output=True, text=True)
-    lines = out.stdout.splitlines()
+    (tmp_path / "result.json").write_text(json.dumps({"generation": GENERATION}))
+    lines = printed(tmp_path / "result.json").splitlines()
     assert lines[0] == "lesions, validation, 9 images, seed 0; temperature 0.9"
     assert len({line.count("|") for line in lines[2:]}) == 1
-    assert len(lines) == 4 + len(report.rows(JUDGED))
+    assert len(lines) == 4 + len(tables.rows(GENERATION))
+
+
+def test_the_head_names_lambda():
+    head = tables.markdown(GENERATION | {"lambda": 1.8}).splitlines()[0]
+    assert head.endswith("temperature 0.9; entropy-constrained codes at lambda 1.8")
 
 
 def test_the_command_prints_a_sweep_too(tmp_path):
-    (tmp_path / "swept.json").write_text(json.dumps({"sweep": SWEPT}))
-    out = subprocess.run([sys.executable, "-m", "vqlib.evaluation.tables", tmp_path / "swept.json"], capture_output=True, text=True)
-    assert out.stdout.startswith("validation, 9 images")
+    (tmp_path / "swept.json").write_text(json.dumps({"sweep": SWEEP}))
+    assert printed(tmp_path / "swept.json").startswith("validation, 9 images")

@@ -1,104 +1,219 @@
-"""python -m vqlib.evaluation.tables FILE: what `vqlib evaluate --judge --sweep --json FILE` found, as tables for people (Markdown)."""
+"""python -m vqlib.evaluation.tables FILE: results of an evaluation as Markdown tables.
+
+FILE is what `vqlib evaluate --generation --sweep --json FILE` wrote.
+"""
 import json
 import sys
 from pathlib import Path
 
 from vqlib.backend.paths import home
 
-
-def kid(d: dict) -> str:
-    low, high = d["kid_x1000_95"]
-    return f"{d['kid_x1000']:.0f} ({low:.0f} to {high:.0f})"
+Row = tuple[str, str, str]              # measure, value, what it is compared with
 
 
-def distances(r: dict) -> list[tuple[str, str, str]]:
-    floor = kid(r["floors"]["train"]) if "kid_x1000" in r["floors"]["train"] else "-"
+def number(value: float | None, form: str) -> str:
+    """A value that could not be measured is a dash."""
+    return "-" if value is None else format(value, form)
+
+
+def interval(value: float, ends: list[float], form: str = ".0f") -> str:
+    low, high = ends
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
+
+
+def kid(distances: dict) -> str:
+    return interval(distances["kid_x1000"], distances["kid_x1000_95"])
+
+
+def frechet(distances: dict) -> str:
+    return "FD-Lite0 " + interval(distances["fd"], distances["fd_95"])
+
+
+def distance_rows(result: dict) -> list[Row]:
     rows = []
-    for name, d in r["reconstructions"].items():
-        size = f"{d['bytes']:.0f} bytes" if "payload" not in d else f"{d['payload']:.0f} bytes without headers"
-        rows.append((f"KID-Lite0 x 1000, reconstructions, {name}", kid(d), f"{d['psnr']:.1f} dB, {size}"))
-    return rows + [(f"KID-Lite0 x 1000, samples, {name}", kid(d), f"real training images {floor}")
-                   for name, d in r["samples"].get("distances", {}).items()]
-
-
-def shapes(r: dict) -> list[tuple[str, str, str]]:
-    s = r["samples"].get("structure", {})
-    if "floor" not in s:
-        return []
-    text = "{:.4f} ({:.4f} to {:.4f}) against {:.4f} ({:.4f} to {:.4f}) of as many real ones"
-    return [(f"structure, {k}", f"{s['ratio'][k]:.1f} x", text.format(
-        s["distance"][k], *s["distance_spread"][k], s["floor"][k], *s["spread"][k])) for k in s["ratio"]]
-
-
-def whole(r: dict) -> list[tuple[str, str, str]]:
-    share = r["samples"].get("whole")
-    return [("a whole lesion on skin", ", ".join(f"{v:.1%}" for v in share["samples"]),
-             f"held-out images {share['held_out']:.1%}")] if share else []
-
-
-def lessons(r: dict) -> list[tuple[str, str, str]]:
-    probe, rows = r["probe"], []
-    guided = f", guidance {probe['guidance']}" if probe.get("guidance") else ""
-    for name, said in probe.get("looks", {}).items():
-        control, cas = said["class_control"], said["cas"]
-        rows.append((f"requested class recognised / recall on real, {name}{guided}", f"{control['ratio']:.2f}",
-                     f"reconstructions {said['reconstructions']:.2f}; "
-                     + ", ".join(f"{k} {v:.2f}" for k, v in zip(probe["classes"], control["recall"]))))
-        rows.append((f"classification accuracy score, AUC ratio, {name}{guided}", f"{cas['ratio_generated']:.3f}",
-                     f"reconstructions {cas['ratio_reconstructions']:.3f}; AUC of real ones {cas['auc']['real']:.3f}, "
-                     f"generated {cas['auc']['generated']:.3f}, both {cas['auc']['both']:.3f}"))
-    copies = r["samples"].get("memorised", {})
-    return rows + [(f"memorised, {k}", f"{copies[k]['share']:.1%}", f"held-out images {copies[k]['floor']:.1%}")
-                   for k in ("pixels", "features") if k in copies]
-
-
-def rates(r: dict) -> list[tuple[str, str, str]]:
-    rows = []
-    for name, d in r["rates"].get("codes", {}).items():
-        if "coded" not in d:
-            continue
-        ours, at = d["coded"]["bytes"], {c: v["payload"]["bytes"] for c, v in d["codecs_at_psnr"].items()}
-        best = min((c for c in at if c in ("jpeg", "webp")), key=at.get)
-        rows += [(f"bytes at {d['psnr']:.1f} dB, {name} / {best}", f"{ours / at[best]:.2f}",
-                  f"ours {ours:.0f}, " + ", ".join(f"{c} {v:.0f}" for c, v in at.items())),
-                 (f"NLL, bits per code, {name}", f"{d['prior']['bits_per_code']:.2f}",
-                  f"{d['prior']['bits_per_image']:.0f} bits/image")]
+    for name, found in measured(result["reconstructions"]).items():
+        size = f"{found['bytes']:.0f} bytes"
+        if "payload" in found:
+            size = f"{found['payload']:.0f} bytes without headers"
+        rows.append((
+            f"KID-Lite0 x 1000, reconstructions, {name}",
+            kid(found),
+            f"{frechet(found)}; {found['psnr']:.1f} dB, {size}",
+        ))
+    train = result["references"]["train"]
+    real = "-" if "skipped" in train else f"{kid(train)}, {frechet(train)}"
+    for name, found in measured(result["samples"].get("distances", {})).items():
+        rows.append((
+            f"KID-Lite0 x 1000, samples, {name}",
+            kid(found),
+            f"{frechet(found)}; real training images {real}",
+        ))
     return rows
 
 
-def rows(r: dict) -> list[tuple[str, str, str]]:
-    """(measure, figure, beside it) of what `judge` returned; what was skipped there is left out here."""
-    return [row for part in (distances, shapes, whole, lessons, rates) for row in part(r)]
+def measured(results: dict) -> dict:
+    """The results that were not skipped."""
+    return {name: found for name, found in results.items() if "skipped" not in found}
 
 
-def markdown(r: dict) -> str:
-    settings = ", ".join(f"{k} {v}" for k, v in r["sampling"].items())
-    head = f"{r['data']}, {r['split']}, {r['images']} images, seed {r['seed']}; {settings}\n\n"
-    return head + "\n".join(f"| {' | '.join(row)} |" for row in [("measure", "figure", "beside it"), ("---",) * 3, *rows(r)])
+def layout_rows(result: dict) -> list[Row]:
+    layout = result["samples"].get("layout", {})
+    rows = []
+    for name, ratio in layout.get("ratio", {}).items():
+        distance = interval(layout["distance"][name], layout["distance_spread"][name], ".4f")
+        reference = interval(layout["reference"][name], layout["reference_spread"][name], ".4f")
+        beside = f"{distance} against {reference} of as many training images"
+        rows.append((f"layout, {name}", f"{ratio:.1f} x", beside))
+    return rows
+
+
+def whole_rows(result: dict) -> list[Row]:
+    share = result["samples"].get("whole")
+    if share is None:
+        return []
+    sets = ", ".join(f"{value:.1%}" for value in share["samples"])
+    return [("a whole lesion on skin", sets, f"held-out images {share['held_out']:.1%}")]
+
+
+def by_class(names: list[str], recall: list) -> str:
+    return ", ".join(f"{name} {number(value, '.2f')}" for name, value in zip(names, recall))
+
+
+def probe_rows(result: dict) -> list[Row]:
+    probe = result["probe"]
+    if "skipped" in probe:
+        return []
+    held_out, classes = probe["held_out"], probe["classes"]
+    rows = [(
+        "probe trained on real images, AUC on held-out images",
+        number(held_out["auc"], ".3f"),
+        f"recall {held_out['balanced_accuracy']:.2f}; {by_class(classes, held_out['recall'])}",
+    )]
+    guidance = f", guidance {probe['guidance']}" if probe["guidance"] else ""
+    for name, scores in probe.get("decoders", {}).items():
+        recall, cas = scores["class_conditional_recall"], scores["cas"]
+        rows.append((
+            f"class-conditional recall / recall on real, {name}{guidance}",
+            number(recall["ratio"], ".2f"),
+            f"reconstructions {number(recall['ratio_reconstructions'], '.2f')}; "
+            + by_class(classes, recall["recall"]),
+        ))
+        real, generated, both = (
+            number(cas["auc"][key], ".3f") for key in ("real", "generated", "both")
+        )
+        rows.append((
+            f"classification accuracy score, AUC ratio, {name}{guidance}",
+            number(cas["ratio_generated"], ".3f"),
+            f"reconstructions {number(cas['ratio_reconstructions'], '.3f')}; "
+            f"AUC of real ones {real}, generated {generated}, both {both}",
+        ))
+    return rows
+
+
+def memorisation_rows(result: dict) -> list[Row]:
+    found = result["samples"].get("memorisation", {})
+    rows = []
+    for name in ("pixels", "features"):
+        if name in found:
+            share, reference = found[name]["share"], number(found[name]["reference"], ".1%")
+            rows.append((f"memorisation, {name}", f"{share:.1%}", f"held-out images {reference}"))
+    return rows
+
+
+def size_of(codec: str, at_psnr: dict) -> str:
+    end = " (end of its curve)" if at_psnr["outside"] else ""
+    return f"{codec} {at_psnr['bytes']:.0f}{end}"
+
+
+def rate_rows(result: dict) -> list[Row]:
+    rates, rows = result["rates"], []
+    for name, point in rates.get("codes", {}).items():
+        if "coded" not in point:
+            continue
+        ours, at_psnr, prior = point["coded"]["bytes"], point["codecs_at_psnr"], point["prior"]
+        best = min(
+            (codec for codec in at_psnr if codec != "avif"),
+            key=lambda codec: at_psnr[codec]["bytes"],
+        )
+        formats = ", ".join(size_of(codec, found) for codec, found in at_psnr.items())
+        rows.append((
+            f"bytes at {point['psnr']:.1f} dB, {name} / {best}",
+            f"{ours / at_psnr[best]['bytes']:.2f}",
+            f"ours {ours:.0f}, {formats}; {rates['images']} images",
+        ))
+        rows.append((
+            f"NLL, bits per code, {name}",
+            f"{prior['bits_per_code']:.2f}",
+            f"{prior['bits_per_image']:.0f} bits/image",
+        ))
+    return rows
+
+
+def rows(result: dict) -> list[Row]:
+    """Rows of what `evaluate_generation` returned, without what was skipped there."""
+    parts = (distance_rows, layout_rows, whole_rows, probe_rows, memorisation_rows, rate_rows)
+    return [row for part in parts for row in part(result)]
+
+
+def markdown(result: dict) -> str:
+    """What `evaluate_generation` returned, as a table under a line that says how it was made."""
+    settings = ", ".join(f"{name} {value}" for name, value in result["sampling"].items())
+    if result["lambda"]:
+        settings += f"; entropy-constrained codes at lambda {result['lambda']}"
+    head = (
+        f"{result['data']}, {result['split']}, {result['images']} images, "
+        f"seed {result['seed']}; {settings}"
+    )
+    table = [("measure", "value", "beside it"), ("---", "---", "---"), *rows(result)]
+    return "\n".join([head, "", *(f"| {' | '.join(row)} |" for row in table)])
+
+
+def mean_and_largest(ratio: dict) -> tuple[str, str]:
+    """Of layout ratios, the largest with its name; dashes without training images."""
+    if not ratio:
+        return "-", "-"
+    largest = max(ratio, key=ratio.get)
+    return f"{sum(ratio.values()) / len(ratio):.1f}", f"{ratio[largest]:.1f}, {largest}"
 
 
 def sweep(result: dict) -> str:
-    """A line for each sampling setting, least KID in bold; structure: its measures, each over its floor, mean and largest."""
+    """What `sweep_sampling` returned, a row for each setting, the least KID in bold.
+
+    Layout distances are in multiples of the reference: their mean, and the largest with its name.
+    """
     best = min(result["rows"], key=lambda row: row["kid_x1000"])
-    lines = [f"{result['split']}, {result['images']} images, seed {result['seed']}", "",
-             "| setting | KID-Lite0 x 1000 | structure, x real: mean | largest |", "|---|---|---|---|"]
+    lines = [
+        f"{result['split']}, {result['images']} images, seed {result['seed']}",
+        "",
+        "| setting | KID-Lite0 x 1000 | layout, x reference: mean | largest |",
+        "|---|---|---|---|",
+    ]
     for row in result["rows"]:
-        name = ", ".join(f"{k} {v}" for k, v in row["setting"].items()) or "as trained"
-        ratio = row["structure"]["ratio"]
-        most = max(ratio, key=ratio.get)
-        lines.append(f"| {f'**{name}**' if row is best else name} | {kid(row)} | {sum(ratio.values()) / len(ratio):.1f} "
-                     f"| {ratio[most]:.1f}, {most} |")
+        setting = ", ".join(f"{name} {value}" for name, value in row["setting"].items())
+        setting = setting or "as trained"
+        if row is best:
+            setting = f"**{setting}**"
+        cells = [setting, kid(row), *mean_and_largest(row["layout"].get("ratio", {}))]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def published(workspace, split: str) -> dict | None:
-    """What `evaluate` said of the weights that ship, if the workspace's prior is one of them: its log is theirs."""
+    """Results of the weights that ship, if the workspace's prior is one of them: the logs are
+    equal."""
     shipped, log = home() / "data" / "pretrained", workspace.folder / "gpt" / "log.jsonl"
     path = shipped / f"{workspace.preset.name}-{split}.json"
-    same = log.exists() and log.read_bytes() in [p.read_bytes() for p in shipped.glob("gpt-*.jsonl")]
-    return json.loads(path.read_text()) if same and path.exists() else None
+    if not (log.exists() and path.exists()):
+        return None
+    logs = [shipped_log.read_bytes() for shipped_log in shipped.glob("gpt-*.jsonl")]
+    return json.loads(path.read_text()) if log.read_bytes() in logs else None
+
+
+def main(path: Path) -> None:
+    result = json.loads(path.read_text())
+    tables = {"generation": markdown, "sweep": sweep}
+    print("\n\n".join(show(result[key]) for key, show in tables.items() if key in result))
 
 
 if __name__ == "__main__":
-    found = json.loads(Path(sys.argv[1]).read_text())
-    print("\n\n".join(show(found[key]) for key, show in (("judged", markdown), ("sweep", sweep)) if key in found))
+    main(Path(sys.argv[1]))
