@@ -10,11 +10,10 @@ from torch import Tensor
 
 
 def over_rows(function: Callable, dataset, rows: np.ndarray, size: int = 512) -> list:   # (N,)
-    """Results of `function(images)` for chunks of at most `size` rows of a data set, in their
-    order.
+    """Results of `function(images)` for chunks of at most `size` rows of a data set, in order.
 
-    512 images of 128 px take 100 MB; all of HAM10000 would take 1.4 GB. No rows make one empty
-    chunk.
+    512 images of 128 px take 100 MB; HAM10000's training images would take 1.4 GB. No rows make
+    one empty chunk.
     """
     n_chunks = max(1, -(-len(rows) // size))                         # rounded up
     return [function(dataset[chunk]) for chunk in np.array_split(rows, n_chunks)]

@@ -112,8 +112,7 @@ def curve(images: Tensor, codec: str, qualities) -> list[dict]:
 
 
 def quality_at(images: Tensor, codec: str, size: float) -> int:      # (n, 3, H, W)
-    """The quality in 0..100 whose mean payload comes closest to `size` bytes: headers do not
-    count."""
+    """The quality in 0..100 whose mean payload (no headers) comes closest to `size` bytes."""
     payload = {}
 
     def payload_at(quality):

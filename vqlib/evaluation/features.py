@@ -80,8 +80,7 @@ def prepare(images: Tensor) -> Tensor:                               # (B, 3, H,
 
 @torch.no_grad()
 def features(images: Tensor, batch: int = 16, device: str = "cpu") -> Tensor:
-    """The last feature map, averaged over its 7 x 7 cells: images (n, 3, H, W) in [0, 1] -> (n,
-    1280).
+    """Features (n, 1280) of images (n, 3, H, W) in [0, 1]: the last map, averaged over its cells.
 
     An image takes about 25 ms on one CPU core.
     """
@@ -95,8 +94,7 @@ def features(images: Tensor, batch: int = 16, device: str = "cpu") -> Tensor:
 
 
 def dataset_features(dataset, rows: np.ndarray, k: int = 0, device: str = "cpu") -> Tensor:
-    """Features (n, 1280) of the k-th augmentation (flip or quarter turn) of a data set's rows
-    (n,)."""
+    """Features (n, 1280) of a data set's rows (n,), in their k-th augmentation, see `dihedral`."""
     def augmented(images):
         return features(dihedral(images, k), device=device)
 

@@ -68,8 +68,7 @@ class Probe:
 
 
 def class_conditional_recall(probe: Probe, held_out: tuple, generated: tuple) -> dict:
-    """Recall of the requested classes on generated images, and its ratio to recall on held-out
-    ones.
+    """Recall of the requested classes on generated images, and its ratio to that on held-out ones.
 
     `probe` saw real images; sets are (features (n, d), labels (n,)). The ratio is one of means over
     classes that both sets have. At 1 the classes are as plain as in reality; above 1 they are

@@ -199,8 +199,7 @@ def sweep(result: dict) -> str:
 
 
 def published(workspace, split: str) -> dict | None:
-    """Results of the weights that ship, if the workspace's prior is one of them: the logs are
-    equal."""
+    """Results of the weights that ship, if the workspace's prior is one of them by its log."""
     shipped, log = home() / "data" / "pretrained", workspace.folder / "gpt" / "log.jsonl"
     path = shipped / f"{workspace.preset.name}-{split}.json"
     if not (log.exists() and path.exists()):
