@@ -1,7 +1,7 @@
-"""Laws of the repository: one list of packages, light imports, files and functions that can be read in one sitting."""
-
+"""Laws of the repository: one list of packages, arrows that run one way, functions on a screen."""
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -9,12 +9,49 @@ from pathlib import Path
 import pytest
 import yaml
 
+import vqlib
+
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = {"vqdata": set(), "vqlib": {"vqdata"}, "vqeval": {"vqdata", "vqlib"}, "vqview": {"vqlib"},
-          "ablations": {"vqdata", "vqlib", "vqeval"}}  # what each may load besides itself
-MODULES = sorted(p for layer in LAYERS for p in (ROOT / layer).glob("*.py"))
 CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # names that differ on conda-forge
-each = pytest.mark.parametrize("path", MODULES, ids=[f"{p.parent.name}.{p.stem}" for p in MODULES])
+MODULES = sorted((ROOT / "vqlib").rglob("*.py"))
+NAMES = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+         for path in MODULES}
+each = pytest.mark.parametrize("path", MODULES, ids=NAMES.values())
+
+# what each layer may import besides itself; the flat modules of vqlib are the core
+LAYERS = {
+    "backend": set(),
+    "data": {"backend"},
+    "core": {"data", "backend"},
+    "evaluation": {"core", "data", "backend"},
+    "show": {"core", "data", "backend"},
+    "studies": {"show", "evaluation", "core", "data", "backend"},
+    "cli": {"studies", "show", "evaluation", "core", "data", "backend"},
+}
+SHOW = {"vqlib.plots", "vqlib.widgets"}  # what draws; nothing below it knows of it
+
+
+def layer(name: str) -> str:
+    """The layer of a module of vqlib, such as vqlib.data.augment."""
+    part = [*name.split("."), "__init__"][1]
+    if name in SHOW:
+        return "show"
+    if part in ("__main__", "__init__"):
+        return "cli"                                             # the doors may lead anywhere
+    return part if part in LAYERS else "core"
+
+
+def imports(path) -> set[str]:
+    """Modules of vqlib that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            inside = full & {*NAMES.values()}                    # from vqlib import plots
+            found |= inside or {node.module}
+    return {name for name in found if name.split(".")[0] == "vqlib"}
 
 
 def bounds(lines):
@@ -25,27 +62,52 @@ def bounds(lines):
 def test_conda_and_pip_install_the_same_packages_from_the_same_versions_on():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = bounds([*project["dependencies"], *project["optional-dependencies"]["test"]])
-    # its packages are not on conda-forge: pip brings them
-    assert wanted.pop("vqlib") == "[evaluation]"
+    assert wanted.pop("vqlib") == "[evaluation]"                 # not on conda-forge: by pip
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())
     found = bounds(d for d in conda["dependencies"] if isinstance(d, str))
     assert found.pop("python") == project["requires-python"]
     assert found.pop("pip") == ""
     assert found == {CONDA.get(name, name): bound for name, bound in wanted.items()}
-    assert [d for d in conda["dependencies"] if not isinstance(d, str)] == [
-        {"pip": ["-e .[evaluation]"]}
-    ]
+    by_pip = [d for d in conda["dependencies"] if not isinstance(d, str)]
+    assert by_pip == [{"pip": ["-e .[evaluation]"]}]
 
 
 def test_conda_packages_come_from_conda_forge_only():
-    assert yaml.safe_load((ROOT / "environment.yml").read_text())["channels"] == [
-        "conda-forge",
-        "nodefaults",
-    ]
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert conda["channels"] == ["conda-forge", "nodefaults"]
+
+
+def test_every_folder_of_the_library_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folders = {NAMES[path] for path in MODULES if path.name == "__init__.py"}
+    assert {*project["tool"]["setuptools"]["packages"]} == folders
+    assert {path.parent for path in MODULES} == {path.parent for path in MODULES
+                                                 if path.name == "__init__.py"}
+
+
+@each
+def test_imports_run_one_way(path):
+    mine = layer(NAMES[path])
+    upwards = {name: layer(name) for name in imports(path)
+               if layer(name) not in LAYERS[mine] | {mine}}
+    assert upwards == {}, f"{NAMES[path]} is {mine}, which may import {sorted(LAYERS[mine])} only"
+
+
+def test_no_module_imports_itself_through_others():
+    arrows = {NAMES[path]: imports(path) - {"vqlib"} for path in MODULES}
+
+    def cycle_from(name, way):
+        if name in way:
+            return [*way[way.index(name) :], name]
+        found = (cycle_from(other, [*way, name]) for other in sorted(arrows.get(name, ())))
+        return next((cycle for cycle in found if cycle), None)
+
+    cycles = [cycle for cycle in (cycle_from(name, []) for name in arrows) if cycle]
+    assert cycles == [], " -> ".join(cycles[0])
 
 
 def imported(nodes):
-    """Top-level packages that are imported when these statements run; function bodies do not run."""
+    """Top-level packages imported when these statements run; function bodies do not run."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
@@ -56,49 +118,38 @@ def imported(nodes):
 
 
 @each
-def test_a_module_loads_only_packages_below_its_own(path):
-    loaded = set(imported(ast.parse(path.read_text()).body)) & {*LAYERS}
-    assert loaded <= LAYERS[path.parent.name] | {path.parent.name}
-
-
-@each
 def test_no_module_loads_umap_when_it_is_imported(path):
     assert "umap" not in set(imported(ast.parse(path.read_text()).body))
 
 
 def test_every_package_that_the_library_imports_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {
-        "PIL": "pillow",
-        "skimage": "scikit-image",
-        "umap": "umap-learn",
-        "IPython": "ipykernel",
-        "matplotlib_inline": "ipykernel",
-    }
-    statements = [
-        n
-        for p in MODULES
-        for n in ast.walk(ast.parse(p.read_text()))
-        if isinstance(n, (ast.Import, ast.ImportFrom))
-    ]
-    used = set(imported(statements))
-    foreign = {names.get(m, m) for m in used - set(sys.stdlib_module_names) - {*LAYERS}}
-    assert foreign - set(bounds(project["dependencies"])) == set()
+    distributions = {"PIL": "pillow", "skimage": "scikit-image", "umap": "umap-learn",
+                     "IPython": "ipykernel", "matplotlib_inline": "ipykernel"}
+    nodes = [node for path in MODULES for node in ast.walk(ast.parse(path.read_text()))]
+    statements = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    foreign = set(imported(statements)) - set(sys.stdlib_module_names) - {"vqlib"}
+    used = {distributions.get(name, name) for name in foreign}
+    assert used - set(bounds(project["dependencies"])) == set()
+
+
+def test_vqlib_offers_its_names_and_loads_nothing_before_they_are_used():
+    for name in vqlib.__all__:
+        assert getattr(vqlib, name).__name__ == name if name != "PRESETS" else vqlib.PRESETS
+        assert name in dir(vqlib)
+    with pytest.raises(AttributeError, match="no attribute 'VQVEA'"):
+        _ = vqlib.VQVEA
+    script = "import sys, vqlib; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
 
 
 @each
-def test_a_module_has_at_most_250_lines(path):
-    assert len(path.read_text().splitlines()) <= 250
-
-
-@each
-def test_a_function_has_at_most_40_lines(path):
-    long = {
-        n.name: n.end_lineno - n.lineno + 1
-        for n in ast.walk(ast.parse(path.read_text()))
-        if isinstance(n, ast.FunctionDef)
-    }
-    assert {name: lines for name, lines in long.items() if lines > 40} == {}
+def test_a_function_fits_a_screen(path):
+    nodes = ast.walk(ast.parse(path.read_text()))
+    lines = {node.name: node.end_lineno - node.lineno + 1 for node in nodes
+             if isinstance(node, ast.FunctionDef)}
+    assert {name: n for name, n in lines.items() if n > 40} == {}
 
 
 @each

@@ -3,14 +3,9 @@ import pytest
 import torch
 
 from vqlib.evaluation import arithmetic_coder as coder
-from vqlib.gpt import GPT, GPTConfig
+from vqlib.gpt import GPT, GPTConfig, Sampler
 
 queue = pytest.importorskip("constriction").stream.queue
-
-
-def stepper(prior, labels):                                           # (B,)
-    """A function: codes (B,) of the cell before, None at first -> logits (B, K) of the next."""
-    return prior.steps(labels).send
 
 
 def decompress(prior, blobs, labels):                                 # (n,) -> (n, T)
@@ -26,9 +21,9 @@ def decompress_batch(prior, blobs, labels):                           # (n,), n 
     n, T = len(blobs), prior.cfg.grid**2
     decoders = [queue.RangeDecoder(coder.to_words(blob)) for blob in blobs]
     codes = torch.empty(n, T, dtype=torch.long)
-    step, chosen = stepper(prior, coder.filled(labels)), None
+    sampler, chosen = Sampler(prior, coder.filled(labels)), None
     for cell in prior.generation_order.tolist():
-        models = coder.categorical_models(step(chosen)[:n])
+        models = coder.categorical_models(sampler.step(chosen)[:n])
         read = [decoder.decode(model) for decoder, model in zip(decoders, models)]
         codes[:, cell] = torch.tensor(read)
         chosen = coder.filled(codes[:, cell])
@@ -50,7 +45,7 @@ def random_models(n, seed, n_codes=16):
 
 def test_steps_are_the_priors_own_predictions(gpt, codes):
     c, labels = codes
-    step = stepper(gpt, labels)
+    step = Sampler(gpt, labels).step
     predicted = [step(None)] + [step(c[:, t]) for t in range(15)]
     with torch.no_grad():
         assert torch.allclose(torch.stack(predicted, 1), gpt(c[:, :-1], labels), atol=1e-4)

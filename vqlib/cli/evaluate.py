@@ -59,7 +59,8 @@ def run(args) -> None:
         result["prior"] = {"file": args.prior.name, "lambda": lambda_, **likelihood}
     if args.generation or args.sweep:
         decoder = load_stochastic(vqvae, args.flow_decoder) if args.flow_decoder else None
-        options = {"decoder": decoder, "n": args.images, "classes": prior_metadata.get("classes"),
+        options = {"stochastic_decoder": decoder, "n": args.images,
+                   "classes": prior_metadata.get("classes"),
                    "sampling": sampling_of(args), "lambda_": lambda_}
         result |= generation(args, vqvae, prior, dataset, options)
     text = json.dumps(result, indent=1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vqlib.evaluation import need
+from vqlib.gpt import Sampler
 
 # Images coded side by side, always: a kernel may round a batch of another size differently, and a
 # decoder whose probabilities differ in the last digit reads other codes.
@@ -86,10 +87,9 @@ def compress_batch(prior, codes: Tensor, labels: Tensor) -> list[bytes]:  # (n, 
     codes, labels = filled(codes).long().to(device), filled(labels).to(device)
     encoders = [need("constriction").stream.queue.RangeEncoder() for _ in range(n)]
     models = [[] for _ in range(n)]                                  # of each image, one per code
-    step = prior.steps(labels).send  # codes (BATCH,) -> logits (BATCH, K)
-    chosen = None
+    sampler, chosen = Sampler(prior, labels), None               # chosen: at the cell before
     for cell in prior.generation_order.tolist():
-        predicted = categorical_models(step(chosen)[:n])
+        predicted = categorical_models(sampler.step(chosen)[:n])
         chosen = codes[:, cell]
         for i, code in enumerate(chosen[:n].tolist()):
             encoders[i].encode(code, predicted[i])

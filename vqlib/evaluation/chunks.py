@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqlib.data.dataset import in_chunks
+
 
 def over_rows(function: Callable, dataset, rows: np.ndarray, size: int = 512) -> list:   # (N,)
     """Results of `function(images)` for chunks of at most `size` rows of a data set, in order.
@@ -15,8 +17,7 @@ def over_rows(function: Callable, dataset, rows: np.ndarray, size: int = 512) ->
     512 images of 128 px take 100 MB; HAM10000's training images would take 1.4 GB. No rows make
     one empty chunk.
     """
-    n_chunks = max(1, -(-len(rows) // size))                         # rounded up
-    return [function(dataset[chunk]) for chunk in np.array_split(rows, n_chunks)]
+    return [function(dataset[chunk]) for chunk in in_chunks(rows, size)]
 
 
 def in_batches(function: Callable, x: Tensor, size: int = 64) -> Tensor:                 # (n, ...)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vqlib.data.dataset import Dataset
-from vqlib.entropy_constrained import encoder as encoder_for
+from vqlib.entropy_constrained import encoder_for
 from vqlib.evaluation import layout_stats
 from vqlib.evaluation.chunks import in_batches, over_rows
 from vqlib.evaluation.distances import distances
