@@ -1,66 +1,91 @@
-"""Random views of whole batches. Letters: B batch, S side of a cached square, C crop side."""
+"""Random augmentation of whole batches: flips, rotations, quarter turns.
+
+Letters: B images in a batch, S side of a cached square, C side of the crop.
+"""
 import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-
-
-def centre_crop(x: torch.Tensor, side: int) -> torch.Tensor:         # (..., S, S) -> (..., C, C)
-    edge = (x.shape[-1] - side) // 2
-    return x[..., edge : edge + side, edge : edge + side]
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random views of a batch; all off gives centre crops."""
+    """What may happen to a training image at random; with everything off it is only cropped."""
 
     flip: float = 0.4          # probability of a left-right flip
     rotate: float = 10.0       # largest rotation to either side, in degrees
     dihedral: bool = False     # one of the eight flips and quarter turns: exact, and skin has no up
 
 
-def unit(x: torch.Tensor) -> torch.Tensor:
-    """Bytes -> [0, 1]; floats stay as they are."""
-    return x if x.is_floating_point() else x.float().div_(255)       # x / 255 in one step takes 25 times as long
+def centre_crop(images: Tensor, side: int) -> Tensor:              # (..., S, S) -> (..., C, C)
+    edge = (images.shape[-1] - side) // 2
+    return images[..., edge : edge + side, edge : edge + side]
 
 
-def augment(x: torch.Tensor, cfg: Augment, crop: int, rng: torch.Generator) -> torch.Tensor:
-    """(B, 3, S, S) bytes, or floats in [0, 1] -> (B, 3, C, C) in [0, 1].
+def dihedral(images: Tensor, k: int) -> Tensor:                    # (..., C, C)
+    """The k-th of the eight flips and quarter turns; 0 changes nothing, 4 is the mirror image."""
+    return torch.rot90(images.flip(-1) if k >= 4 else images, k % 4, (-2, -1))
 
-    Rotates about the centre, then crops; what leaves the square is reflected. Bytes are moved as such where that is exact:
-    a quarter of the memory.
+
+def to_unit(images: Tensor) -> Tensor:
+    """Bytes -> floats in [0, 1]; floats stay as they are."""
+    if images.is_floating_point():
+        return images
+    return images.float().div_(255)          # images / 255 converts slowly: 25 times as long
+
+
+def augment(images: Tensor, config: Augment, crop: int, rng: torch.Generator) -> Tensor:
+    """Augment a batch (B, 3, S, S) of bytes, or of floats in [0, 1], to (B, 3, C, C) in [0, 1].
+
+    Rotates about the centre, then crops. Where a rotation reaches beyond the square, the image is
+    reflected. Without a rotation bytes stay bytes until the end: a quarter of the memory.
     """
-    angle = (torch.rand(len(x), generator=rng) * 2 - 1) * math.radians(cfg.rotate) if cfg.rotate else None
-    flips = None if cfg.dihedral else torch.rand(len(x), generator=rng) < cfg.flip
-    if cfg.rotate:
-        x = turn(unit(x), angle, flips, crop)
+    n, angles, flips = len(images), None, None
+    if config.rotate:
+        angles = (torch.rand(n, generator=rng) * 2 - 1) * math.radians(config.rotate)        # (B,)
+    if not config.dihedral:                                        # which has flips of its own
+        flips = torch.rand(n, generator=rng) < config.flip         # (B,)
+
+    if angles is not None:
+        images = rotate_crop_flip(to_unit(images), angles, flips, crop)
     else:
-        x = centre_crop(x, crop)
+        images = centre_crop(images, crop)
         if flips is not None:
-            x = torch.where(flips.to(x.device, non_blocking=True)[:, None, None, None], x.flip(-1), x)
-    if cfg.dihedral:
-        out = x.new_empty(x.shape, dtype=torch.float32)
-        for place, image, k in zip(out, x, torch.randint(8, (len(x),), generator=rng).tolist()):
-            place.copy_(dihedral(image, k))                               # turned and made a float in one go
-        return out if x.is_floating_point() else out.div_(255)
-    return unit(x)
+            where = flips.to(images.device, non_blocking=True)[:, None, None, None]
+            images = torch.where(where, images.flip(-1), images)
+    if config.dihedral:
+        return dihedral_of_each(images, torch.randint(8, (n,), generator=rng))
+    return to_unit(images)
 
 
-def turn(x, angle, flips, crop: int) -> torch.Tensor:              # (B, 3, S, S), (B,), (B,) or None -> (B, 3, C, C)
-    """Rotated, then mirrored where `flips` say: only the crop is sampled, and reading rows backwards is free."""
-    angle, S = angle.to(x.device, non_blocking=True)[:, None, None], x.shape[-1]
-    column = centre_crop(torch.arange(1 - S, S, 2, device=x.device).expand(S, S), crop)[0] / S   # (C,) -1..1 spans the square
-    row = column[:, None]
+def dihedral_of_each(images: Tensor, which: Tensor) -> Tensor:     # (B, 3, C, C), (B,) in 0..7
+    """Turn each image by its own of the eight flips and quarter turns -> (B, 3, C, C) in [0, 1]."""
+    out = images.new_empty(images.shape, dtype=torch.float32)
+    for place, image, k in zip(out, images, which.tolist()):
+        place.copy_(dihedral(image, k))                            # turns and converts in one pass
+    return out if images.is_floating_point() else out.div_(255)
+
+
+def rotate_crop_flip(images: Tensor, angles: Tensor, flips: Tensor | None, crop: int) -> Tensor:
+    """Rotate (B, 3, S, S) by angles (B,) in radians, crop, and mirror where flips (B,) is true.
+
+    One sampling does it all -> (B, 3, C, C): only pixels of the crop are computed, and a mirrored
+    image is one whose columns are sampled from right to left.
+    """
+    S, device = images.shape[-1], images.device
+    angles = angles.to(device, non_blocking=True)[:, None, None]   # (B, 1, 1)
+    line = torch.arange(1 - S, S, 2, device=device)                # pixel centres in -S..S
+    line = centre_crop(line.expand(S, S), crop)[0] / S             # (C,)
+    column, row = line, line[:, None]
     if flips is not None:
-        column = torch.where(flips.to(x.device, non_blocking=True)[:, None, None], -column, column)  # (B, 1, C)
-    cos, sin, grid = angle.cos(), angle.sin(), x.new_empty(len(x), crop, crop, 2)
+        flips = flips.to(device, non_blocking=True)[:, None, None]
+        column = torch.where(flips, -line, line)                   # (B, 1, C)
+
+    cos, sin = angles.cos(), angles.sin()
+    grid = images.new_empty(len(images), crop, crop, 2)            # x, y of each sample, in -1..1
     torch.sub(cos * column, sin * row, out=grid[..., 0])
     torch.add(sin * column, cos * row, out=grid[..., 1])
-    grid = grid.clamp(-1, 1).mul_(2).sub_(grid)                       # reflects at the border; twice as fast as grid_sample's
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-
-def dihedral(x: torch.Tensor, k: int) -> torch.Tensor:                   # (..., C, C)
-    """The k-th of the eight flips and quarter turns; 0 is the image itself, 4 its mirror image."""
-    return torch.rot90(x.flip(-1) if k >= 4 else x, k % 4, (-2, -1))
+    grid = grid.clamp(-1, 1).mul_(2).sub_(grid)    # reflects, twice as fast as grid_sample does
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vqlib.backend.paths import home
-from vqlib.data.augment import centre_crop, unit
+from vqlib.data.augment import centre_crop, to_unit
 from vqlib.data.decode import Geometry, build_cache
 from vqlib.data.sources import DataError, Source
 
@@ -70,7 +70,7 @@ class Dataset:
 
     def __getitem__(self, i) -> torch.Tensor:                        # indices (B,) -> (B, 3, C, C) in [0, 1]
         """Centre crops, no augmentation."""
-        return unit(centre_crop(self.squares(i), self.geometry.crop))
+        return to_unit(centre_crop(self.squares(i), self.geometry.crop))
 
     def squares(self, i) -> torch.Tensor:                            # indices (B,) -> (B, 3, S, S) bytes
         """Cached squares, with the margin that raw crops have."""
