@@ -1,96 +1,117 @@
-"""Records -> a uint8 memmap on disk -> lesion-disjoint splits.
+"""Decoded images with labels, lesions and a split that no lesion crosses.
 
-Letters: N images, B batch, S side of a cached square, C crop side.
+Letters: N images, B images in a batch, S side of a cached square, C side of the crop.
 """
 import hashlib
 import json
 import mmap
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vqlib.backend.paths import home
 from vqlib.data.augment import centre_crop, to_unit
-from vqlib.data.decode import Geometry, build_cache
+from vqlib.data.cache import build_cache, fingerprint
+from vqlib.data.decode import Geometry
 from vqlib.data.sources import DataError, Source
 
-SPLITS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # upper ends on the hash's unit interval
-CACHE_VERSION = 1
-READ = 2**22  # bytes between givings back: each image read maps its neighbours, too, up to five times as much
-
-
-def fingerprint(source: Source, geometry: Geometry) -> str:
-    """16 hex digits that change with any name, class, lesion, file size or array of the source, and with the geometry."""
-    h = hashlib.sha256(repr((CACHE_VERSION, source.kind, asdict(geometry))).encode())
-    for r in source.records:
-        size = r.place.stat().st_size if isinstance(r.place, Path) else r.place
-        h.update(f"{r.name}\t{r.label}\t{r.lesion}\t{size}\n".encode())
-    if source.array is not None:
-        h.update(np.ascontiguousarray(source.array))
-    return h.hexdigest()[:16]
-
-
-def split_of(lesion: str) -> str:
-    """80 / 10 / 10 by hash: a lesion keeps its side when images are added or missing."""
-    u = int.from_bytes(hashlib.sha256(lesion.encode()).digest()[:8], "big") / 2**64
-    return next(name for name, end in SPLITS.items() if u < end)
+SPLITS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # upper ends on the unit interval
+HELD_BYTES = 2**22  # read before memory is given back; each read maps up to five times as much
 
 
 class Dataset:
-    """Decoded images with labels, lesions and splits. `images` (N, 3, S, S) is a memmap: read rows, not all of it."""
+    """Decoded images of a source, cached on disk, with labels, lesions and splits.
 
-    def __init__(self, source: Source, geometry: Geometry, limit=None, cache=None):
-        self.title, self.notes, self.geometry = source.title, list(source.notes), geometry
+    title, notes, skipped     what to tell a reader; skipped: (name, reason) of unusable images
+    fingerprint               16 hex digits that change with the data, the geometry and the limit
+    names, label_names, lesions    (N,) lists of strings
+    classes, labels           sorted names of the classes, and (N,) indices into them
+    splits                    name -> indices of its images: train, validation, test, and all
+    images                    (., 3, S, S) uint8, a file mapped into memory, or moved to a GPU
+    """
+
+    def __init__(self, source: Source, geometry: Geometry, limit=None, cache: Path | None = None):
+        """Open a source; decode it first if `cache` (default: data/cache) does not hold it yet.
+
+        limit: take so many images only, the same ones each time. Raises DataError if no image is
+        usable, or if a lesion stands in two splits.
+        """
+        self.title, self.geometry, self.notes = source.title, geometry, list(source.notes)
         if source.array is not None and source.array.shape[1] < geometry.crop:
-            self.notes.append(f"images of {source.array.shape[1]} px are enlarged to {geometry.crop}")
+            size = source.array.shape[1]
+            self.notes.append(f"images of {size} px are enlarged to {geometry.crop}")
         self.fingerprint = fingerprint(source, geometry)
         folder = Path(cache or home() / "data" / "cache") / self.fingerprint
         if not (folder / "index.json").exists():
             build_cache(source, geometry, folder)
+
         index = json.loads((folder / "index.json").read_text())
-        self.skipped = [*source.skipped, *map(tuple, index["failed"])]
+        self.skipped = source.skipped + [tuple(failed) for failed in index["failed"]]
         rows = [(*row, group) for row, group in zip(index["rows"], index["groups"])]
-        if limit:                                                     # groups in an order that no label decides
-            rows = sorted(rows, key=lambda r: hashlib.sha256(f"limit {r[4]}".encode()).digest())[:limit]
-            self.fingerprint = hashlib.sha256(f"{self.fingerprint} {limit}".encode()).hexdigest()[:16]
-        rows, self.names, self.label_names, self.lesions, groups = map(list, zip(*rows))
-        self.rows = np.array(rows)                                    # (N,) places in `images`
-        mapped = np.load(folder / "images.npy", mmap_mode="c")
-        self.file, self.read, self.images = mapped.base, 0, torch.from_numpy(mapped)         # images may be moved to a GPU
+        if limit:
+            rows = first_by_hash(rows, limit)
+            self.fingerprint = _digest(f"{self.fingerprint} {limit}").hex()[:16]
+        places, self.names, self.label_names, self.lesions, groups = map(list, zip(*rows))
         self.classes = sorted(set(self.label_names))
-        self.labels = torch.tensor([self.classes.index(c) for c in self.label_names])       # (N,)
-        sides = [split_of(g) for g in groups]
-        self.splits = {s: np.flatnonzero([side == s for side in sides]) for s in SPLITS} | {"all": np.arange(len(sides))}
+        self.labels = torch.tensor([self.classes.index(name) for name in self.label_names])  # (N,)
+
+        mapped = np.load(folder / "images.npy", mmap_mode="c")
+        self.images = torch.from_numpy(mapped)
+        self._places = np.array(places)                            # (N,) in `images`
+        self._file, self._bytes_read = mapped.base, 0
+
+        sides = np.array([split_of(group) for group in groups])    # (N,)
+        self.splits = {name: np.flatnonzero(sides == name) for name in SPLITS}
+        self.splits["all"] = np.arange(len(sides))
         assert_disjoint(self.splits, self.lesions)
 
-    def __len__(self):
-        return len(self.rows)
+    def __len__(self) -> int:
+        return len(self._places)
 
-    def __getitem__(self, i) -> torch.Tensor:                        # indices (B,) -> (B, 3, C, C) in [0, 1]
-        """Centre crops, no augmentation."""
-        return to_unit(centre_crop(self.squares(i), self.geometry.crop))
+    def __getitem__(self, indices) -> Tensor:                      # (B,) -> (B, 3, C, C) in [0, 1]
+        """Centre crops, without augmentation."""
+        return to_unit(centre_crop(self.squares(indices), self.geometry.crop))
 
-    def squares(self, i) -> torch.Tensor:                            # indices (B,) -> (B, 3, S, S) bytes
+    def squares(self, indices) -> Tensor:                          # (B,) -> (B, 3, S, S) uint8
         """Cached squares, with the margin that raw crops have."""
-        x = self.images.index_select(0, torch.as_tensor(self.rows[i]).to(self.images.device, non_blocking=True))
-        self.read += x.nbytes
-        if self.read > READ:                                          # else an epoch later the whole file counts as ours
-            self.file.madvise(mmap.MADV_DONTNEED)
-            self.read = 0
-        return x
+        places = torch.as_tensor(self._places[indices]).to(self.images.device, non_blocking=True)
+        squares = self.images.index_select(0, places)
+        self._bytes_read += squares.nbytes
+        if self._bytes_read > HELD_BYTES:                          # else a pass would map all of it
+            self._file.madvise(mmap.MADV_DONTNEED)
+            self._bytes_read = 0
+        return squares
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def first_by_hash(rows: list[tuple], limit: int) -> list[tuple]:
+    """The first rows when groups, their last entry, are put in an order that no label decides."""
+    return sorted(rows, key=lambda row: _digest(f"limit {row[-1]}"))[:limit]
+
+
+def split_of(lesion: str) -> str:
+    """80 / 10 / 10 by hash: a lesion keeps its side when images are added or missing."""
+    u = int.from_bytes(_digest(lesion)[:8], "big") / 2**64         # uniform in [0, 1)
+    return next(name for name, end in SPLITS.items() if u < end)
 
 
 def assert_disjoint(splits: dict, lesions: list[str]) -> None:
     """No lesion may stand in two splits; raises DataError that names one that does."""
-    seen = {}
+    seen = {}                                                      # lesion -> its split
     for name in SPLITS:
         for lesion in {lesions[i] for i in splits[name]}:
             if seen.setdefault(lesion, name) != name:
-                raise DataError(f"lesion {lesion} is in {seen[lesion]} and in {name}: the split leaks")
+                raise DataError(
+                    f"lesion {lesion} is in {seen[lesion]} and in {name}: the split leaks"
+                )
 
 
+<<<<<<< HEAD
 def statistics(dataset: Dataset, split="train") -> dict:
     """Mean and std per channel of centre crops in [0, 1], and the variance of all values: mean(std^2) + var(mean)."""
     if not len(dataset.splits[split]):
@@ -106,3 +127,27 @@ def statistics(dataset: Dataset, split="train") -> dict:
 def in_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
     """The rows in parts of at most `size`: whole splits do not fit into memory as floats."""
     return np.array_split(rows, max(1, -(-len(rows) // size)))
+=======
+def statistics(dataset: Dataset, split: str = "train") -> dict:
+    """Mean and std of each channel and the variance of all values, of centre crops in [0, 1].
+
+    variance = mean(std^2) + var(mean). Raises DataError if the split is empty.
+    """
+    rows = dataset.splits[split]
+    if not len(rows):
+        raise DataError(
+            f"{dataset.title}: no image falls into the {split} split; {len(dataset)} are too few"
+        )
+    n, sums, sums_of_squares = 0, np.zeros(3), np.zeros(3)
+    for chunk in np.array_split(rows, max(1, len(rows) // 256)):
+        x = dataset[chunk].double().numpy()                        # a float32 sum would drift
+        n += x[:, 0].size
+        sums += x.sum((0, 2, 3))
+        sums_of_squares += (x**2).sum((0, 2, 3))
+    mean, mean_square = sums / n, sums_of_squares / n              # (3,)
+    return {
+        "mean": mean.tolist(),
+        "std": np.sqrt(mean_square - mean**2).tolist(),
+        "variance": mean_square.mean() - mean.mean() ** 2,
+    }
+>>>>>>> 76b994b (Decoding, near-duplicates and the cache: one file each)
