@@ -21,22 +21,27 @@ def test_ham10000_is_read_from_both_folders_with_its_lesions(ham):
     assert source.kind == "ham10000"
     assert source.skipped == []
     assert facts(source) == {r["image_id"]: (r["dx"], r["lesion_id"]) for r in rows}
-    assert {r.place.parent.name for r in source.records} == {"HAM10000_images_part_1", "HAM10000_images_part_2"}
+    folders = {r.place.parent.name for r in source.records}
+    assert folders == {"HAM10000_images_part_1", "HAM10000_images_part_2"}
     assert all(r.place.stem == r.name for r in source.records)
 
 
+def joined(rows, comma, newline):
+    lines = [list(rows[0]), *[r.values() for r in rows]]           # a header, then values
+    return newline.join(comma.join(map(str, line)) for line in lines) + newline
+
+
 def quoted(rows):
-    return "\n".join(",".join(f'"{r[c]}"' for c in r) for r in [dict(zip(rows[0], rows[0])), *rows])
+    header = dict(zip(rows[0], rows[0]))
+    return "\n".join(",".join(f'"{value}"' for value in r.values()) for r in [header, *rows])
 
 
 def reordered(rows):
-    columns = ["note, free", *reversed(rows[0])]
-    return "\n".join([f'"{columns[0]}",' + ",".join(columns[1:])] +
-                     ['"a, b",' + ",".join(str(r[c]) for c in columns[1:]) for r in rows])
-
-
-def joined(rows, comma, newline):
-    return newline.join(comma.join(map(str, r)) for r in [rows[0].keys(), *[r.values() for r in rows]]) + newline
+    """Columns from last to first, after a quoted one that has commas in its name and values."""
+    columns = [*reversed(rows[0])]
+    lines = ['"note, free",' + ",".join(columns)]
+    lines += ['"a, b",' + ",".join(str(r[c]) for c in columns) for r in rows]
+    return "\n".join(lines)
 
 
 @pytest.mark.parametrize("write", [
@@ -66,6 +71,7 @@ def test_images_without_a_row_and_rows_without_an_image_are_listed(ham):
 
 
 def isic(tmp_path, lesions):
+    """A folder like ISIC 2018, task 3: one JPEG per class, two images per lesion."""
     root, rows = tmp_path / "isic", []
     (root / "images").mkdir(parents=True)
     for i, c in enumerate(ISIC_CLASSES):
@@ -73,8 +79,10 @@ def isic(tmp_path, lesions):
         rows.append({"image": f"ISIC_{i}"} | {k: float(k == c) for k in ISIC_CLASSES})
     write_table(root / "ISIC2018_Task3_Training_GroundTruth.csv", rows)
     if lesions:
-        write_table(root / "ISIC2018_Task3_Training_LesionGroupings.csv",
-                    [{"image": r["image"], "lesion_id": f"HAM_{i // 2}"} for i, r in enumerate(rows)])
+        groupings = [
+            {"image": r["image"], "lesion_id": f"HAM_{i // 2}"} for i, r in enumerate(rows)
+        ]
+        write_table(root / "ISIC2018_Task3_Training_LesionGroupings.csv", groupings)
     return root
 
 
@@ -121,13 +129,16 @@ def test_medmnist_keeps_every_image_with_its_class(npz):
     assert source.kind == "medmnist"
     assert len({r.name for r in source.records}) == 30
     assert (source.array[[r.place for r in source.records]] == expected).all()
-    assert [r.label for r in source.records] == [("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")[k] for k in labels]
+    classes = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+    assert [r.label for r in source.records] == [classes[k] for k in labels]
 
 
 def test_grey_medmnist_becomes_three_equal_channels(tmp_path):
     grey = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
-    np.savez(tmp_path / "pneumonia.npz", **{f"{s}_{k}": v for s in ("train", "val", "test")
-                                            for k, v in (("images", grey), ("labels", np.zeros((4, 1), int)))})
+    arrays = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = grey, np.zeros((4, 1), int)
+    np.savez(tmp_path / "pneumonia.npz", **arrays)
     array = open_source(tmp_path / "pneumonia.npz").array
     assert array.shape[-1] == 3
     assert all((array[:4, ..., c] == grey).all() for c in range(3))
@@ -156,13 +167,20 @@ def test_an_archive_of_something_else_is_refused_by_name(tmp_path):
 
 
 def test_class_folders_are_pooled_below_train_and_test(tmp_path):
-    for i, place in enumerate(("Train/melanoma/a.jpg", "Train/nevus/b.png", "Test/melanoma/c.JPG", "Test/nevus/d.jpeg")):
+    for i, place in enumerate((
+        "Train/melanoma/a.jpg", "Train/nevus/b.png", "Test/melanoma/c.JPG", "Test/nevus/d.jpeg",
+    )):
         (tmp_path / "isic9" / place).parent.mkdir(parents=True, exist_ok=True)
         picture(i).save(tmp_path / "isic9" / place)
     source = open_source(tmp_path / "isic9")
     assert source.kind == "folders"
     assert "isic9" in source.title
-    assert facts(source) == {"a": ("melanoma", "a"), "b": ("nevus", "b"), "c": ("melanoma", "c"), "d": ("nevus", "d")}
+    assert facts(source) == {
+        "a": ("melanoma", "a"),
+        "b": ("nevus", "b"),
+        "c": ("melanoma", "c"),
+        "d": ("nevus", "d"),
+    }
 
 
 def test_a_name_in_two_classes_is_left_out_with_both_named_and_a_second_copy_is_listed(tmp_path):
@@ -185,7 +203,9 @@ def test_without_a_path_the_source_is_synthetic_and_says_so():
     assert facts(source) == facts(open_source("synthetic", n_synthetic=20, side=16, seed=3))
 
 
-def test_the_path_wins_over_the_variable_which_wins_over_the_standard_folder(ham, npz, home, monkeypatch):
+def test_the_path_wins_over_the_variable_which_wins_over_the_standard_folder(
+    ham, npz, home, monkeypatch
+):
     shutil.copytree(ham[0], home / "data" / "ham10000")
     assert open_source().kind == "ham10000"
     monkeypatch.setenv("VQLIB_DATA", str(npz))
