@@ -1,11 +1,10 @@
-"""Laws of the procedural dermoscopy: reproducible bytes, true factors, classes one can tell apart."""
-
+"""Laws of procedural dermoscopy: reproducible bytes, true factors, classes one can tell apart."""
 import numpy as np
 import pytest
 
 from vqlib.data.synthetic import CLASSES, TRAITS, draw_factors, render, synthetic
 
-OF_THE_VIEW = {"image_seed", "cx", "cy", "angle", "light", "hairs", "bubbles", "vignette"}
+OF_THE_IMAGE = {"image_seed", "cx", "cy", "angle", "light", "hairs", "bubbles", "vignette"}
 
 
 @pytest.fixture(scope="module")
@@ -13,27 +12,38 @@ def drawn():
     return synthetic(300, 32, seed=0)                             # (300, 3, 32, 32), Factors
 
 
-def nearest_class_mean(train_x, train_y, x):                      # (n, d), (n,), (m, d) -> (m,)
+def nearest_class_mean(train_x, train_y, x):                       # (n, d), (n,), (m, d) -> (m,)
     means = np.stack([train_x[train_y == c].mean(axis=0) for c in range(len(CLASSES))])
     return ((x[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
 
 
-def balanced_accuracy(features, labels):                          # (n, d), (n,): half to learn from, half to score
+def balanced_accuracy(features, labels):                           # (n, d), (n,)
+    """Of the nearest class mean: the first half to learn from, the second to score."""
     features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-9)
     half = len(labels) // 2
-    guess, truth = nearest_class_mean(features[:half], labels[:half], features[half:]), labels[half:]
+    guess = nearest_class_mean(features[:half], labels[:half], features[half:])
+    truth = labels[half:]
     return np.mean([(guess[truth == c] == c).mean() for c in np.unique(truth)])
 
 
-def rings(images, factors):                                       # colours in 4 rings around the true centre: (n, 24)
-    side = images.shape[-1]
+def distance_from_centre(factors, side):                           # -> (n, S, S) in image sides
     line = (np.arange(side) + 0.5) / side - 0.5
-    far = np.hypot(line - factors.cx[:, None, None], line[:, None] - factors.cy[:, None, None])     # (n, S, S)
-    zones = [((far >= a) & (far < b))[:, None] for a, b in ((0, 0.08), (0.08, 0.16), (0.16, 0.26), (0.26, 0.5))]
-    means = [(images * z).sum(axis=(2, 3)) / z.sum(axis=(2, 3)) for z in zones]
-    spreads = [((images - m[:, :, None, None]) ** 2 * z).sum(axis=(2, 3)) / z.sum(axis=(2, 3))
-               for z, m in zip(zones, means, strict=True)]
-    return np.concatenate(means + [np.sqrt(s) for s in spreads], axis=1)
+    x, y = line - factors.cx[:, None, None], line[:, None] - factors.cy[:, None, None]
+    return np.hypot(x, y)
+
+
+def rings(images, factors):                                        # (n, 3, S, S) -> (n, 24)
+    """Means and deviations of the colours in 4 rings around the true centre."""
+    distance = distance_from_centre(factors, images.shape[-1])
+    means, deviations = [], []
+    for low, high in ((0, 0.08), (0.08, 0.16), (0.16, 0.26), (0.26, 0.5)):
+        ring = ((distance >= low) & (distance < high))[:, None]    # (n, 1, S, S)
+        pixels = ring.sum(axis=(2, 3))                             # (n, 1)
+        mean = (images * ring).sum(axis=(2, 3)) / pixels           # (n, 3)
+        squares = (images - mean[:, :, None, None]) ** 2
+        means.append(mean)
+        deviations.append(np.sqrt((squares * ring).sum(axis=(2, 3)) / pixels))
+    return np.concatenate(means + deviations, axis=1)
 
 
 def test_images_are_bytes_of_the_asked_shape_and_use_their_range():
@@ -74,11 +84,13 @@ def test_every_class_is_drawn_and_nevi_lead(drawn):
     assert 0.3 < counts.max() / 300 < 0.5
 
 
-def test_images_of_one_lesion_share_its_traits_and_differ_as_views(drawn):
+def test_images_of_one_lesion_share_its_traits_and_differ_in_the_rest(drawn):
     images, f = drawn
-    _, first, which, views = np.unique(f.lesion, return_index=True, return_inverse=True, return_counts=True)
-    assert 0.15 < (views > 1).mean() < 0.35                       # a quarter of the lesions is seen again
-    for name in set(f.dtype.names) - OF_THE_VIEW:
+    _, first, which, n_images = np.unique(
+        f.lesion, return_index=True, return_inverse=True, return_counts=True
+    )
+    assert 0.15 < (n_images > 1).mean() < 0.35                     # a quarter is seen again
+    for name in set(f.dtype.names) - OF_THE_IMAGE:
         values = f[name]
         assert (values == values[first[which]]).all(), name
     again = np.flatnonzero(first[which] != np.arange(300))
@@ -88,11 +100,11 @@ def test_images_of_one_lesion_share_its_traits_and_differ_as_views(drawn):
 
 def test_a_lesion_is_darker_than_the_skin_around_it(drawn):
     images, f = drawn
-    line = (np.arange(32) + 0.5) / 32 - 0.5
-    far = np.hypot(line - f.cx[:, None, None], line[:, None] - f.cy[:, None, None]) / f.radius[:, None, None]
-    grey, inside, around = images.mean(axis=1), far < 0.8, (far > 1.3) & (far < 2)
-    darker = (grey * inside).sum((1, 2)) / inside.sum((1, 2)) < (grey * around).sum((1, 2)) / around.sum((1, 2)).clip(1)
-    seen = around.any(axis=(1, 2))
+    distance = distance_from_centre(f, 32) / f.radius[:, None, None]    # in radii
+    grey, inside, around = images.mean(axis=1), distance < 0.8, (distance > 1.3) & (distance < 2)
+    lesion = (grey * inside).sum((1, 2)) / inside.sum((1, 2))           # (n,)
+    skin = (grey * around).sum((1, 2)) / around.sum((1, 2)).clip(1)
+    darker, seen = lesion < skin, around.any(axis=(1, 2))
     assert seen.mean() > 0.9
     assert darker[seen].mean() > 0.9, darker[seen].mean()
 
@@ -108,8 +120,9 @@ def test_classes_can_be_told_apart_from_pixels_and_better_from_factors(drawn):
 
 def test_colours_and_brightness_are_those_of_dermoscopy(drawn):
     x = drawn[0] / 255
-    assert np.allclose(x.mean(axis=(0, 2, 3)), (0.76, 0.55, 0.57), atol=0.04)        # HAM10000: measured on real images
-    assert ((x.std(axis=(0, 2, 3)) > 0.11) & (x.std(axis=(0, 2, 3)) < 0.18)).all()
+    mean, std = x.mean(axis=(0, 2, 3)), x.std(axis=(0, 2, 3))
+    assert np.allclose(mean, (0.76, 0.55, 0.57), atol=0.04)        # as measured on HAM10000
+    assert ((std > 0.11) & (std < 0.18)).all()
 
 
 @pytest.mark.parametrize("n", [0, -3, 2.5])
