@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 
 from vqlib.data.augment import Augment
-from vqlib.data.dataset import Geometry
+from vqlib.data.decode import Geometry
 from vqlib.flow_decoder import FlowDecoderConfig
 from vqlib.gpt import GPTConfig
 from vqlib.train import TrainConfig

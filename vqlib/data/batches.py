@@ -18,14 +18,9 @@ def shuffled_indices(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (step, indices (B,) in 0..n-1) for ever, from step `start` on.
 
-<<<<<<< HEAD
-    Without weights the indices are shuffled passes over all n. With weights (n,) each index is
-    drawn with a probability in proportion to its weight, with replacement.
-=======
     A step's indices depend on the seed and the step only. Without weights they are shuffled passes
     over all n. With weights (n,) each is drawn with a probability in proportion to its weight,
     with replacement.
->>>>>>> f66f808 (Batches can favour rare classes; augmentation in plain words)
     """
     if weights is None:
         yield from _shuffled_passes(n, batch, seed, start)
@@ -68,18 +63,11 @@ def batches(
     start: int = 0,
     class_balance: float = 0.0,
 ) -> Iterator[Tensor]:
-<<<<<<< HEAD
-    """Yield this rank's part of each batch for ever, from update `start` on: (B, 3, C, C) in [0, 1].
-
-    class_balance: rows of the split are drawn by (size of their class in the split)^-class_balance;
-    0 gives shuffled passes. All ranks draw the whole batch, so their number changes no image.
-=======
     """Yield training images (B, 3, C, C) in [0, 1] for ever, from update `start` on.
 
     class_balance: rows are drawn by (size of their class in the split)^-class_balance; 0 gives
     shuffled passes. Every rank draws the whole batch and yields its part of it, so the number of
     ranks changes no image.
->>>>>>> f66f808 (Batches can favour rare classes; augmentation in plain words)
     """
     rows = dataset.splits[split]
     weights = class_weights(dataset.labels[rows], class_balance)

@@ -111,23 +111,6 @@ def assert_disjoint(splits: dict, lesions: list[str]) -> None:
                 )
 
 
-<<<<<<< HEAD
-def statistics(dataset: Dataset, split="train") -> dict:
-    """Mean and std per channel of centre crops in [0, 1], and the variance of all values: mean(std^2) + var(mean)."""
-    if not len(dataset.splits[split]):
-        raise DataError(f"{dataset.title}: no image falls into the {split} split; {len(dataset)} are too few")
-    n, total, squares = 0, np.zeros(3), np.zeros(3)
-    for chunk in np.array_split(dataset.splits[split], max(1, len(dataset.splits[split]) // 256)):
-        x = dataset[chunk].double().numpy()                           # float64: a float32 sum of 10^8 pixels drifts
-        n, total, squares = n + x[:, 0].size, total + x.sum((0, 2, 3)), squares + (x**2).sum((0, 2, 3))
-    mean, second = total / n, squares / n
-    return {"mean": mean.tolist(), "std": np.sqrt(second - mean**2).tolist(), "variance": second.mean() - mean.mean() ** 2}
-
-
-def in_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """The rows in parts of at most `size`: whole splits do not fit into memory as floats."""
-    return np.array_split(rows, max(1, -(-len(rows) // size)))
-=======
 def statistics(dataset: Dataset, split: str = "train") -> dict:
     """Mean and std of each channel and the variance of all values, of centre crops in [0, 1].
 
@@ -139,7 +122,7 @@ def statistics(dataset: Dataset, split: str = "train") -> dict:
             f"{dataset.title}: no image falls into the {split} split; {len(dataset)} are too few"
         )
     n, sums, sums_of_squares = 0, np.zeros(3), np.zeros(3)
-    for chunk in np.array_split(rows, max(1, len(rows) // 256)):
+    for chunk in in_chunks(rows, 256):
         x = dataset[chunk].double().numpy()                        # a float32 sum would drift
         n += x[:, 0].size
         sums += x.sum((0, 2, 3))
@@ -150,4 +133,11 @@ def statistics(dataset: Dataset, split: str = "train") -> dict:
         "std": np.sqrt(mean_square - mean**2).tolist(),
         "variance": mean_square.mean() - mean.mean() ** 2,
     }
->>>>>>> 76b994b (Decoding, near-duplicates and the cache: one file each)
+
+
+def in_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:      # (n,)
+    """The rows in parts of at most `size`, in their order; no rows make one empty part.
+
+    Whole splits do not fit into memory as floats: all of HAM10000 at 128 px takes 1.8 GB.
+    """
+    return np.array_split(rows, max(1, -(-len(rows) // size)))
