@@ -39,15 +39,17 @@ class Quantizer(nn.Module):
         super().__init__()
         self.decay, self.reset_threshold, self.seed = decay, reset_threshold, seed
         codebook = torch.randn(n_codes, code_dim, generator=torch.Generator().manual_seed(seed))
-        self.register_buffer("codebook", codebook)               # (K, D) = ema_sum / ema_count
-        self.register_buffer("ema_count", torch.ones(n_codes))   # (K,) a pseudo-member each
+        # codebook = ema_sum / ema_count. Counts start at 1 (the report's at 0, which scales a code
+        # that nobody picks by orders of magnitude)
+        self.register_buffer("codebook", codebook)               # (K, D)
+        self.register_buffer("ema_count", torch.ones(n_codes))   # (K,)
         self.register_buffer("ema_sum", codebook.clone())        # (K, D)
-        self.register_buffer("resets", torch.tensor(0))          # codes moved since the start
+        self.register_buffer("resets", torch.tensor(0))          # dead codes moved since the start
+        self.steps = 0                                           # since the start
+        # since the last step: rows of each code, their sum, forward passes and their rows
         self.register_buffer("count", torch.zeros(n_codes), persistent=False)             # (K,)
         self.register_buffer("sum", torch.zeros(n_codes, code_dim), persistent=False)     # (K, D)
-        self.rows = []                                           # (n, D) of each pass, for resets
-        self.passes = 0                                          # forward passes since the step
-        self.steps = 0                                           # steps since the start
+        self.passes, self.rows = 0, []                                                    # [(n, D)]
 
     def forward(self, z: Tensor) -> Quantized:                   # (B, D, h, w)
         """Raises ValueError unless z has D channels."""
@@ -78,7 +80,7 @@ class Quantizer(nn.Module):
         self.count.index_add_(0, index, torch.ones_like(rows[:, 0]))   # never an (N, K) one-hot
         self.sum.index_add_(0, index, rows)
         if self.reset_threshold:
-            self.rows.append(rows)                               # dead codes move to some of them
+            self.rows.append(rows)
 
     @torch.no_grad()
     def step(self) -> Tensor:
@@ -93,17 +95,25 @@ class Quantizer(nn.Module):
         self.ema_count.lerp_(count, 1 - self.decay)
         self.ema_sum.lerp_(total, 1 - self.decay)
         mean = self.ema_sum / self.ema_count[:, None]            # (K, D)
-        picked = count[:, None] > 0                              # the others' ratio did not change:
-        self.codebook.copy_(torch.where(picked, mean, self.codebook))  # they stay where they are
+        # a code that was not picked keeps its ratio: it stays where it is, here without rounding
+        self.codebook.copy_(torch.where(count[:, None] > 0, mean, self.codebook))
         self.steps += 1
         if self.reset_threshold:
-            least = self.reset_threshold * count.sum() / len(count)     # a share of N/K, under the
-            dead = self.ema_count < least.clamp_max(0.5)                # 1 that a new code has: it
-            self.move(dead, self.random_rows(torch.cat(self.rows)))     # gets time to be picked
-            self.resets += dead.sum()
+            self.reset_dead_codes(count.sum())
         batch_perplexity = perplexity(count)
         self.forget_passes()
         return batch_perplexity
+
+    def reset_dead_codes(self, n: Tensor) -> None:               # () rows of the whole batch
+        """Move codes that are hardly ever picked to random rows of the batch.
+
+        The threshold stays under 0.5: a code just moved has a count of 1 and gets time to be
+        picked.
+        """
+        threshold = (self.reset_threshold * n / len(self.codebook)).clamp_max(0.5)
+        dead = self.ema_count < threshold                        # (K,)
+        self.move(dead, self.random_rows(torch.cat(self.rows)))
+        self.resets += dead.sum()
 
     @torch.no_grad()
     def init_from(self, z: Tensor) -> None:                      # (B, D, h, w) of the first batch
@@ -136,8 +146,9 @@ class Quantizer(nn.Module):
         self.sum.zero_()
         self.rows, self.passes = [], 0
 
-    def get_extra_state(self) -> Tensor:                         # `steps` in the state dict, but on
-        return torch.tensor(self.steps)                          # the host: asking a GPU stops it
+    def get_extra_state(self) -> Tensor:
+        """Puts `steps` into the state dict; no buffer, since reading one makes a GPU wait."""
+        return torch.tensor(self.steps)
 
     def set_extra_state(self, state: Tensor) -> None:
         self.steps = int(state)
