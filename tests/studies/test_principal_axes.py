@@ -1,4 +1,4 @@
-"""Laws of where bits go: known signals have the variance, the error and the neighbours that they were made with."""
+"""Laws of the principal axes: found are those that a signal was made with."""
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -10,20 +10,29 @@ from vqlib.studies.principal_axes import draw, measure
 
 
 class Rounding:
-    """In place of a VQ-VAE: outputs of width 4, of which the first is wide and rounded, the second kept, the others still."""
+    """A VQ-VAE with outputs of width 4: the first is wide and rounded, two are always 0."""
 
-    normalise = staticmethod(lambda images: images)
-    quantizer = SimpleNamespace(eval=lambda: lambda z: SimpleNamespace(e=torch.cat([z[:, :1].round(), z[:, 1:]], 1)))
+    def normalise(self, images):
+        return images
 
     def encoder(self, images):
-        return torch.stack([4 * images[:, 0], images[:, 1], 0 * images[:, 0], 0 * images[:, 0]], 1)
+        zero = torch.zeros_like(images[:, 0])
+        return torch.stack([4 * images[:, 0], images[:, 1], zero, zero], 1)
+
+    @property
+    def quantizer(self):
+        return SimpleNamespace(eval=lambda: self.quantize)
+
+    def quantize(self, z):
+        return SimpleNamespace(e=torch.cat([z[:, :1].round(), z[:, 1:]], 1))
 
 
 @pytest.fixture(scope="module")
 def found():
     rng = torch.Generator().manual_seed(0)
-    even = torch.randn(400, 1, 1, 1, generator=rng).expand(-1, 1, 8, 8)  # one value an image: neighbours have it, too
-    return measure(Rounding(), torch.cat([even, torch.randn(400, 2, 8, 8, generator=rng)], 1), 2)
+    even = torch.randn(400, 1, 1, 1, generator=rng).expand(-1, 1, 8, 8)  # one value per image
+    noise = torch.randn(400, 2, 8, 8, generator=rng)
+    return measure(Rounding(), torch.cat([even, noise], 1), 2)
 
 
 def test_variance_and_error_are_those_of_the_signal(found):
@@ -31,8 +40,8 @@ def test_variance_and_error_are_those_of_the_signal(found):
     assert found.error.tolist() == pytest.approx([1 / 12, 0], abs=0.02)
 
 
-def test_neighbours_tell_what_is_even_and_nothing_of_noise(found):
-    assert found.known.tolist() == pytest.approx([1, 0], abs=0.01)
+def test_neighbours_explain_what_is_even_and_nothing_of_noise(found):
+    assert found.explained.tolist() == pytest.approx([1, 0], abs=0.01)
 
 
 def test_bits_are_those_of_rounding(found):
