@@ -1,6 +1,6 @@
 """Alternatives to `vqlib.quantizer.Quantizer` with its interface, as the papers have them.
 
-Letters: B images, D code width, h w grid cells, K codes, N = B*h*w rows.
+Letters: B images, D code width, h w grid cells, K codes, L levels per channel.
 """
 import math
 
@@ -12,8 +12,11 @@ from vqlib.quantizer import Quantized, Quantizer, perplexity
 
 
 class UnitQuantizer(Quantizer):
-    """Encoder outputs and codes of length one: the nearest code is the one at the smallest angle (Yu et al. 2022,
-    arXiv 2110.04627, section 3.2, the equation for l2-normalised codes). Moving averages as in the base class."""
+    """Encoder outputs and codes of unit length: the nearest code is at the smallest angle.
+
+    (Yu et al. 2022, arXiv 2110.04627, section 3.2, l2-normalised codes.) The codebook follows
+    moving averages, as in the base class.
+    """
 
     def __init__(self, *args, **settings):
         super().__init__(*args, **settings)
@@ -22,43 +25,50 @@ class UnitQuantizer(Quantizer):
     def shorten(self) -> None:
         self.codebook.copy_(F.normalize(self.codebook, dim=1))
 
-    def forward(self, z: Tensor) -> Quantized:                        # (B, D, h, w)
+    def forward(self, z: Tensor) -> Quantized:                   # (B, D, h, w)
         return super().forward(F.normalize(z, dim=1))
 
     def update(self, *args) -> Tensor:
         picked = super().update(*args)
-        self.shorten()                                                # a mean of unit vectors is shorter than they are
+        self.shorten()                                           # a mean of unit vectors is shorter
         return picked
 
 
-def rotated(z: Tensor, e: Tensor) -> Tensor:                         # (B, D, h, w) twice
-    """e, by the rotation and stretch that take z there and count as constants: the gradient is turned like z.
+def rotated(z: Tensor, e: Tensor) -> Tensor:                     # (B, D, h, w) twice
+    """e, written as a rotation and a stretch of z that count as constants.
 
-    |e|/|z| (z - 2 r r'z + 2 e^ z^'z) with unit vectors z^, e^ and r along z^ + e^ (Fifty et al. 2025, arXiv 2410.06424,
-    section 4.2, equation 4).
+    So the gradient reaches z turned and stretched, where straight-through copies it:
+    |e|/|z| (z - 2 r r'z + 2 e^ z^'z) with unit vectors z^, e^ and r along z^ + e^
+    (Fifty et al. 2025, arXiv 2410.06424, section 4.2, equation 4).
     """
-    z_hat, e_hat = (F.normalize(v.detach(), dim=1) for v in (z, e))
+    z_hat, e_hat = F.normalize(z.detach(), dim=1), F.normalize(e.detach(), dim=1)
     r = F.normalize(z_hat + e_hat, dim=1)
     stretch = e.norm(dim=1, keepdim=True) / z.detach().norm(dim=1, keepdim=True).clamp_min(1e-6)
-    return stretch * (z - 2 * r * (r * z).sum(1, keepdim=True) + 2 * e_hat * (z_hat * z).sum(1, keepdim=True))
+    along_r = (r * z).sum(1, keepdim=True)                       # (B, 1, h, w)
+    along_z = (z_hat * z).sum(1, keepdim=True)
+    return stretch * (z - 2 * r * along_r + 2 * e_hat * along_z)
 
 
 class RotationQuantizer(Quantizer):
     """The same codes; the gradient reaches the encoder rotated instead of copied."""
 
-    def forward(self, z: Tensor) -> Quantized:                        # (B, D, h, w)
+    def forward(self, z: Tensor) -> Quantized:                   # (B, D, h, w)
         q = super().forward(z)
         return q._replace(e=rotated(z, q.e.detach()))
 
 
 class ScalarQuantizer(nn.Module):
-    """FSQ: each channel is rounded to one of L levels, 512 codes of width 3 being 8 x 8 x 8; nothing is learnt, no code can
-    die (Mentzer et al. 2024, arXiv 2309.15505, section 3.1 and the listing of appendix A.1)."""
+    """FSQ: each channel is rounded to one of L levels; 512 codes are 8 x 8 x 8, width 3.
+
+    Nothing is learnt and no code can die (Mentzer et al. 2024, arXiv 2309.15505, section 3.1 and
+    the listing of appendix A.1).
+    """
 
     def __init__(self, n_codes, code_dim, *_settings):
         super().__init__()
-        self.levels = round(n_codes ** (1 / code_dim))                # L
-        self.register_buffer("basis", self.levels ** torch.arange(code_dim).view(1, -1, 1, 1))
+        self.levels = round(n_codes ** (1 / code_dim))           # L
+        powers = self.levels ** torch.arange(code_dim)
+        self.register_buffer("basis", powers.view(1, -1, 1, 1))  # (1, D, 1, 1)
         self.register_buffer("resets", torch.tensor(0))
 
     def expect(self, parts: int) -> None:
@@ -69,16 +79,19 @@ class ScalarQuantizer(nn.Module):
         half, offset = (self.levels - 1) * (1 - 1e-3) / 2, 0.5 * (self.levels % 2 == 0)
         return torch.tanh(z + math.tan(offset / half)) * half - offset
 
-    def forward(self, z: Tensor) -> Quantized:                        # (B, D, h, w)
+    def forward(self, z: Tensor) -> Quantized:                   # (B, D, h, w)
         bounded = self.bound(z.float())
-        rounded = bounded + (bounded.round() - bounded).detach()      # straight through
-        codes = ((rounded.detach() + self.levels // 2) * self.basis).sum(1).round().long()
-        picked = torch.bincount(codes.flatten(), minlength=self.levels ** z.shape[1])
-        return Quantized(rounded / (self.levels // 2), codes, z.new_zeros(()), perplexity(picked.float()))
+        rounded = bounded + (bounded.round() - bounded).detach()  # straight through
+        levels = rounded.detach() + self.levels // 2             # 0..L-1
+        codes = (levels * self.basis).sum(1).round().long()      # (B, h, w)
+        picked = torch.bincount(codes.flatten(), minlength=self.levels ** z.shape[1])  # (K,)
+        e = rounded / (self.levels // 2)
+        return Quantized(e, codes, z.new_zeros(()), perplexity(picked.float()))
 
-    def lookup(self, codes: Tensor) -> Tensor:                        # (B, h, w) -> (B, D, h, w)
+    def lookup(self, codes: Tensor) -> Tensor:                   # (B, h, w) -> (B, D, h, w)
         half = self.levels // 2
         return (codes[:, None] // self.basis % self.levels - half) / half
 
 
-KINDS = {"ema": Quantizer, "unit": UnitQuantizer, "rotation": RotationQuantizer, "fsq": ScalarQuantizer}
+KINDS = {"ema": Quantizer, "unit": UnitQuantizer, "rotation": RotationQuantizer,
+         "fsq": ScalarQuantizer}

@@ -1,69 +1,79 @@
-"""What the runs left: read, as a table, as a figure."""
+"""Results of the studies: read from JSON, as a table, as a figure."""
 import json
 from pathlib import Path
 
 import numpy as np
 
-from vqlib.studies import rows
-
-FOLDER = Path(__file__).resolve().parents[2] / "data" / "studies"
-ROWS = {"vqvae": rows.VQVAE, "prior": rows.PRIOR, "transform": rows.TRANSFORM, "limits": rows.LIMITS,
-        "codec": rows.CODEC}
-FIGURES = {"vqvae": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "codes_used": ("codes used", 0),
-                     "perplexity": ("perplexity", 0)},
-           "prior": {"nats": ("nats/code", 3), "bits": ("bits/code", 3), "train_nats": ("in training", 3),
-                     "structure": ("structure, x real", 1)},
-           "transform": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "axes": ("axes coded", 0), "uncoded": ("uncoded, dB", 2)},
-           "limits": {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "perplexity": ("perplexity", 0)},
-           "codec": {"teaches": ("AUC taught, of real", 3), "low": ("from", 3), "high": ("to", 3), "keeps": ("AUC kept", 3),
-                     "recognised": ("recognised, of real", 2), "bytes": ("bytes", 0), "psnr": ("PSNR, dB", 1)}}
+from vqlib.studies.runner import STUDIES
+from vqlib.studies.study import FOLDER
 
 
-def read(table: str, folder: Path = FOLDER) -> dict[str, dict[int, dict]]:
-    """{key of the row: {seed: figures}}, rows in the table's order; rows without a result are left out."""
-    found = {row.key: {} for row in ROWS[table]}
-    for path in sorted(Path(folder).glob(f"{table}-*.json")):
+def read(name: str, folder: Path = FOLDER) -> dict[str, dict[int, dict]]:
+    """{key of the row: {seed: metrics}} of a study, rows in the table's order.
+
+    Rows without a result are left out.
+    """
+    found = {row.key: {} for row in STUDIES[name].rows}
+    for path in sorted(Path(folder).glob(f"{name}-*.json")):
         result = json.loads(path.read_text())
-        found.get(result["key"], {})[result["seed"]] = result["figures"]
+        if result["key"] in found:
+            found[result["key"]][result["seed"]] = result["metrics"]
     return {key: seeds for key, seeds in found.items() if seeds}
 
 
-def gain(results: dict, key: str, against: str | None, figure: str) -> list[float]:
-    """Difference to the row compared with, seed by seed: what both share falls out."""
-    a, b = results.get(key, {}), results.get(against, {})
-    return [a[seed][figure] - b[seed][figure] for seed in sorted(a.keys() & b.keys())]
+def change(results: dict, key: str, against: str | None, metric: str) -> list[float]:
+    """Difference to the row compared with, seed by seed: what both share cancels."""
+    ours, theirs = results.get(key, {}), results.get(against, {})
+    return [ours[seed][metric] - theirs[seed][metric]
+            for seed in sorted(ours.keys() & theirs.keys())]
 
 
 def cell(values: list[float], digits: int, sign="") -> str:
-    """mean +- standard deviation over seeds."""
+    """Mean ± standard deviation over seeds."""
     if not values:
         return ""
-    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):{sign}.{digits}f}{spread}"
+    text = f"{np.mean(values):{sign}.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {np.std(values, ddof=1):.{digits}f}"
+    return text
 
 
 def table(name: str, folder: Path = FOLDER) -> str:
-    """Markdown; mean and standard deviation over seeds, and the first figure's difference to the row compared with."""
-    results, figures = read(name, folder), FIGURES[name]
-    first, (title, digits) = next(iter(figures.items()))
-    lines = [["", "seeds", *(title for title, _ in figures.values()), f"{title}: change", "against"]]
+    """Markdown: each metric's mean and standard deviation over seeds.
+
+    The last columns have the first metric's difference to the row compared with.
+    """
+    results, columns = read(name, folder), STUDIES[name].columns
+    first = next(iter(columns))
+    first_title, first_digits = columns[first]
+    titles = [title for title, _ in columns.values()]
+    lines = [["", "seeds", *titles, f"{first_title}: change", "against"]]
     lines.append(["---"] * len(lines[0]))
-    for row in ROWS[name]:
-        if seeds := results.get(row.key):
-            cells = [cell([f[key] for f in seeds.values() if key in f], digits) for key, (_, digits) in figures.items()]
-            change = cell(gain(results, row.key, row.against, first), digits, "+")
-            lines.append([row.label, str(len(seeds)), *cells, change, row.against or ""])
+    for row in STUDIES[name].rows:
+        if row.key not in results:
+            continue
+        of_seeds = results[row.key].values()
+        cells = [cell([metrics[key] for metrics in of_seeds if key in metrics], digits)
+                 for key, (_, digits) in columns.items()]
+        changes = change(results, row.key, row.against, first)
+        lines.append([row.label, str(len(of_seeds)), *cells, cell(changes, first_digits, "+"),
+                      row.against or ""])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def draw(ax, name: str, folder: Path = FOLDER):
-    """A dot per seed and a bar at their mean; the path to ours in blue, swaps in grey, ours as a line."""
-    results = read(name, folder)
-    (figure, (title, _)), shown = next(iter(FIGURES[name].items())), [row for row in ROWS[name] if row.key in results]
-    on_path = [row.key for row in ROWS[name]]
-    on_path = on_path[: on_path.index("ours") + 1]
+    """The first metric of each row: a dot per seed and a bar at their mean.
+
+    The path from the report to ours is blue, swaps are grey, and ours is a vertical line.
+    """
+    results, rows = read(name, folder), STUDIES[name].rows
+    metric, (title, _) = next(iter(STUDIES[name].columns.items()))
+    keys = [row.key for row in rows]
+    path = keys[: keys.index("ours") + 1]
+    shown = [row for row in rows if row.key in results]
     for y, row in enumerate(shown):
-        values, colour = [f[figure] for f in results[row.key].values()], "tab:blue" if row.key in on_path else "0.4"
+        values = [metrics[metric] for metrics in results[row.key].values()]
+        colour = "tab:blue" if row.key in path else "0.4"
         ax.plot(values, [y] * len(values), "o", ms=4, alpha=0.6, color=colour)
         ax.plot(np.mean(values), y, "|", ms=16, mew=2, color=colour)
         if row.key == "ours":
@@ -74,20 +84,27 @@ def draw(ax, name: str, folder: Path = FOLDER):
     return ax
 
 
-def draw_teachers(ax, folder: Path = FOLDER):
-    """What images teach after a codec, against their bytes: a line per image format, a dot per way to look at codes."""
-    results, labels = read("codec", folder), {row.key: row.label for row in rows.CODEC}
-    codecs = {row.codec: [] for row in rows.CODEC}
-    for row in rows.CODEC:
-        for f in results.get(row.key, {}).values():
-            codecs[row.codec].append((f["bytes"], f["teaches"], f["teaches"] - f["low"], f["high"] - f["teaches"], row.key))
-    for codec, points in codecs.items():
-        ours = {"f8": "codes, f = 8", "f4": "codes, f = 4"}.get(codec)
-        if points:
-            x, y, *ends, keys = zip(*sorted(points))
-            ax.errorbar(x, y, ends, marker="o", ms=4, lw=0 if ours else 1, elinewidth=0.8, label=ours or codec.upper())
-            for place in zip(x, y, keys) if ours else ():
-                ax.annotate(labels[place[2]], place[:2], xytext=(5, 4), textcoords="offset points", fontsize=8)
-    ax.set(xscale="log", xlabel="bytes of an image, without headers", ylabel="AUC taught, of photographs' own")
+def draw_cas(ax, folder: Path = FOLDER):
+    """CAS after each codec against bytes, with 95 % intervals.
+
+    Points of an image format are joined by a line; points of codes name their decoder.
+    """
+    results, points = read("codec", folder), {}
+    for row in STUDIES["codec"].rows:
+        for metrics in results.get(row.key, {}).values():
+            points.setdefault(row.codec, []).append((row, metrics))
+    for codec, measured in points.items():
+        measured.sort(key=lambda point: (point[1]["bytes"], point[1]["cas"]))
+        bytes_, cas, low, high = (np.array([metrics[key] for _, metrics in measured])
+                                  for key in ("bytes", "cas", "cas_low", "cas_high"))
+        codes = {"f8": "codes, f = 8", "f4": "codes, f = 4"}.get(codec)
+        ax.errorbar(bytes_, cas, [cas - low, high - cas], marker="o", ms=4, elinewidth=0.8,
+                    lw=0 if codes else 1, label=codes or codec.upper())
+        if codes:
+            for (row, _), x, y in zip(measured, bytes_, cas):
+                ax.annotate(row.label, (x, y), xytext=(5, 4), textcoords="offset points",
+                            fontsize=8)
+    ax.set(xscale="log", xlabel="bytes per image, without headers",
+           ylabel="CAS: AUC over that of photographs")
     ax.legend(loc="lower right")
     return ax
