@@ -60,7 +60,8 @@ def test_the_cached_sampler_is_the_model_that_was_trained(row, codes):
 
 
 def test_without_neighbours_only_the_last_code_enters():
-    alone, beside = (AblatedGPT(CFG, ROW[key], 10).around for key in ("positions", "neighbours"))
+    alone = AblatedGPT(CFG, ROW["positions"], 10).neighbours
+    beside = AblatedGPT(CFG, ROW["neighbours"], 10).neighbours
     assert (alone == 16).all()
     assert beside[5].unique().tolist() == [0, 1, 2, 4, 16]       # second row and column of 4 x 4
 

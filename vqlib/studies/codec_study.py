@@ -83,7 +83,7 @@ class CodecStudy(Study):
     def open(cls, data):
         shipped = home() / "data" / "pretrained"
         files = [shipped / f"{name}.safetensors"
-                 for name in ("vqvae-f8", "vqvae-f4", "gpt-f8", "sharp-f8")]
+                 for name in ("vqvae-f8", "vqvae-f4", "prior-f8", "flow-decoder-f8")]
         f8, f4, prior, flow_decoder = (load_model(file)[0] for file in files)
         digests = {file.stem: hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files}
         dataset = open_dataset(data, FLAGSHIP.geometry, FLAGSHIP.n_synthetic)
@@ -118,11 +118,11 @@ class CodecStudy(Study):
         decoded = [self.restore(row, decoder, stored) for decoder in row.decoders]
         reconstructions = (torch.cat([features(x_hat) for x_hat in decoded]),
                            self.held_out[1].repeat(len(decoded)))
+        recall = probe.class_conditional_recall(self.real_probe, self.held_out, reconstructions)
         trained_after = self.probe_after(row)
         return {**self.cas(trained_after),
                 "cas_on_reconstructions": self.auc_ratio(trained_after, reconstructions),
-                "recall_ratio": probe.class_control(self.real_probe, self.held_out,
-                                                    reconstructions)["ratio"],
+                "recall_ratio": recall["ratio"],
                 "bytes": self.bytes_per_image(row, stored),
                 "psnr": float(np.mean([psnr(x_hat, self.images).mean() for x_hat in decoded]))}
 

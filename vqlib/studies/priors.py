@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vqlib.gpt import GPT, NEIGHBOURS, GPTConfig
-from vqlib.windowed_gpt import WindowedConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,17 @@ class AblatedGPT(GPT):
     def use_cell_positions(self, seed: int) -> None:
         """One vector per cell, in place of one per row plus one per column."""
         side, rng = self.cfg.grid, torch.Generator().manual_seed(seed)
-        for name in ("row", "last_row"):
+        for name in ("row", "previous_row"):
             vectors = 0.02 * torch.randn(side, side, self.cfg.width, generator=rng)
             setattr(self, name, nn.Parameter(vectors))
-        del self.column, self.last_column
-        self.column = self.last_column = 0
+        del self.column, self.previous_column
+        self.column = self.previous_column = 0
 
     def generate_in(self, order: Tensor) -> None:                # (T,) cells
         neighbours = generated_neighbours(order, self.cfg.grid)
         if not self.settings.neighbours:
             neighbours = torch.full_like(neighbours, len(order))
-        self.generation_order, self.around = order, neighbours
+        self.generation_order, self.neighbours = order, neighbours
 
     def forward(self, prefix: Tensor, labels: Tensor) -> Tensor:   # (B, t), (B,) -> (B, t+1, K)
         if self.training and self.settings.corruption:
@@ -103,7 +103,7 @@ class AblatedGPT(GPT):
 def build(row: PriorRow, cfg: GPTConfig, updates: int, seed: int) -> nn.Module:
     """The windowed transformer has the same sizes as the others."""
     if row.window:
-        windowed = WindowedConfig(cfg.grid, cfg.n_codes, cfg.width, cfg.heads, cfg.layers,
+        windowed = WindowedGPTConfig(cfg.grid, cfg.n_codes, cfg.width, cfg.heads, cfg.layers,
                                   row.dropout)
         return WindowedGPT(windowed, seed)
     return AblatedGPT(cfg, row, updates, seed)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqlib.backend.distributed import all_reduce_sum
 from vqlib.quantizer import Quantized, Quantizer, perplexity
 
 
@@ -25,13 +26,19 @@ class UnitQuantizer(Quantizer):
     def shorten(self) -> None:
         self.codebook.copy_(F.normalize(self.codebook, dim=1))
 
+    def init_from(self, z: Tensor) -> None:                      # (B, D, h, w)
+        super().init_from(F.normalize(z, dim=1))
+
+    def encode(self, z: Tensor) -> Tensor:                       # (B, D, h, w) -> (B, h, w)
+        return super().encode(F.normalize(z, dim=1))
+
     def forward(self, z: Tensor) -> Quantized:                   # (B, D, h, w)
         return super().forward(F.normalize(z, dim=1))
 
-    def update(self, *args) -> Tensor:
-        picked = super().update(*args)
+    def step(self) -> Tensor:
+        batch_perplexity = super().step()
         self.shorten()                                           # a mean of unit vectors is shorter
-        return picked
+        return batch_perplexity
 
 
 def rotated(z: Tensor, e: Tensor) -> Tensor:                     # (B, D, h, w) twice
@@ -70,27 +77,41 @@ class ScalarQuantizer(nn.Module):
         powers = self.levels ** torch.arange(code_dim)
         self.register_buffer("basis", powers.view(1, -1, 1, 1))  # (1, D, 1, 1)
         self.register_buffer("resets", torch.tensor(0))
+        picks = torch.zeros(self.levels**code_dim)               # (K,) since the last step
+        self.register_buffer("picks", picks, persistent=False)
+        self.steps = 0                                           # steps since the start
 
-    def expect(self, parts: int) -> None:
-        """Parts of a batch need no common codebook."""
+    def init_from(self, z: Tensor) -> None:                      # (B, D, h, w)
+        """The codes lie on a fixed grid."""
 
     def bound(self, z: Tensor) -> Tensor:
         """Into an interval that rounds to L integers, -4..3 for 8."""
         half, offset = (self.levels - 1) * (1 - 1e-3) / 2, 0.5 * (self.levels % 2 == 0)
         return torch.tanh(z + math.tan(offset / half)) * half - offset
 
+    def encode(self, z: Tensor) -> Tensor:                       # (B, D, h, w) -> (B, h, w)
+        levels = self.bound(z.detach().float()).round() + self.levels // 2      # 0..L-1
+        return (levels * self.basis).sum(1).round().long()
+
     def forward(self, z: Tensor) -> Quantized:                   # (B, D, h, w)
         bounded = self.bound(z.float())
         rounded = bounded + (bounded.round() - bounded).detach()  # straight through
-        levels = rounded.detach() + self.levels // 2             # 0..L-1
-        codes = (levels * self.basis).sum(1).round().long()      # (B, h, w)
-        picked = torch.bincount(codes.flatten(), minlength=self.levels ** z.shape[1])  # (K,)
-        e = rounded / (self.levels // 2)
-        return Quantized(e, codes, z.new_zeros(()), perplexity(picked.float()))
+        codes = self.encode(z)                                   # (B, h, w)
+        if self.training:
+            self.picks += torch.bincount(codes.flatten(), minlength=len(self.picks))
+        return Quantized(rounded / (self.levels // 2), codes, z.new_zeros(()))
 
     def lookup(self, codes: Tensor) -> Tensor:                   # (B, h, w) -> (B, D, h, w)
         half = self.levels // 2
         return (codes[:, None] // self.basis % self.levels - half) / half
+
+    @torch.no_grad()
+    def step(self) -> Tensor:
+        """The perplexity () of all codes since the last step, on all ranks; nothing moves."""
+        batch_perplexity = perplexity(all_reduce_sum(self.picks))
+        self.picks.zero_()
+        self.steps += 1
+        return batch_perplexity
 
 
 KINDS = {"ema": Quantizer, "unit": UnitQuantizer, "rotation": RotationQuantizer,

@@ -81,7 +81,7 @@ class VQVAEStudy(Study):
         model = VQVAE(cfg, self.stats["mean"], self.stats["std"], seed)
         if row.quantizer != "ema":
             model.quantizer = KINDS[row.quantizer](cfg.n_codes, cfg.code_dim, cfg.decay,
-                                                   cfg.data_init, cfg.reset_threshold, seed)
+                                                   cfg.reset_threshold, seed)
         return model
 
     def measure(self, row: VQVAERow, seed: int) -> dict:
