@@ -18,31 +18,35 @@ def ax():
 
 @pytest.fixture
 def workspace(home):
-    return SimpleNamespace(dataset=SimpleNamespace(title="synthetic, n 40"), preset=SimpleNamespace(name="smoke"))
+    return SimpleNamespace(dataset=SimpleNamespace(title="synthetic, n 40"),
+                           preset=SimpleNamespace(name="smoke"))
 
 
 def test_images_are_shown_in_reading_order_with_their_own_pixels(ax):
     x = torch.arange(6.0)[:, None, None, None].expand(6, 3, 4, 4) / 6
     shown = np.asarray(plots.show_images(ax, x, per_row=3).images[0].get_array())
     assert shown.shape[:2] == (2 * 6 + 2, 3 * 6 + 2)
-    assert [shown[4 + 6 * (i // 3), 4 + 6 * (i % 3), 0] for i in range(6)] == pytest.approx([i / 6 for i in range(6)])
+    middles = [shown[4 + 6 * (i // 3), 4 + 6 * (i % 3), 0] for i in range(6)]
+    assert middles == pytest.approx([i / 6 for i in range(6)])
 
 
 def test_equal_codes_have_equal_colours_and_neighbours_differ(ax):
     codes = torch.arange(64).view(8, 8)
-    shown = np.asarray(widgets.show_codes(ax, codes, 64).images[0].get_array()).reshape(64, 3)
-    assert np.abs(np.diff(shown, axis=0)).max(1).min() > 0.2
-    again = np.asarray(widgets.show_codes(ax, codes.flip(0), 64).images[-1].get_array())[::-1].reshape(64, 3)
-    assert (again == shown).all()
+    shown = np.asarray(widgets.show_codes(ax, codes, 64).images[0].get_array())          # (8, 8, 3)
+    assert np.abs(np.diff(shown.reshape(64, 3), axis=0)).max(1).min() > 0.2
+    flipped = np.asarray(widgets.show_codes(ax, codes.flip(0), 64).images[-1].get_array())
+    assert (flipped[::-1] == shown).all()
 
 
 def test_a_curve_is_drawn_where_the_log_has_its_value(ax):
-    log = [{"step": s, "loss": 1 / s} | ({"held_out": 2.0} if s == 20 else {}) for s in (10, 20, 30)]
+    log = [{"step": step, "loss": 1 / step} for step in (10, 20, 30)]
+    log[1]["held_out"] = 2.0
     plots.curve(ax, log, "held_out")
     plots.curve(ax, log, "loss", smooth=2)
-    (one, two) = ax.lines
-    assert one.get_xydata().tolist() == [[20, 2]]
-    assert two.get_xydata() == pytest.approx(np.array([[20, (1 / 10 + 1 / 20) / 2], [30, (1 / 20 + 1 / 30) / 2]]))
+    held_out, loss = ax.lines
+    assert held_out.get_xydata().tolist() == [[20, 2]]
+    means = [[20, (1 / 10 + 1 / 20) / 2], [30, (1 / 20 + 1 / 30) / 2]]
+    assert loss.get_xydata() == pytest.approx(np.array(means))
 
 
 def test_codes_never_picked_are_crosses_apart_from_the_dots(ax):
@@ -50,7 +54,7 @@ def test_codes_never_picked_are_crosses_apart_from_the_dots(ax):
     dots, crosses = plots.scatter_codes(ax, points, counts, np.zeros((5, 3))).collections
     assert (dots.get_offsets() == points[counts > 0]).all()
     assert (crosses.get_offsets() == points[counts == 0]).all()
-    assert (np.argsort(dots.get_sizes()) == [1, 2, 0]).all()          # area by use
+    assert (np.argsort(dots.get_sizes()) == [1, 2, 0]).all()     # area by use
 
 
 def test_the_same_drawing_gives_the_same_bytes_and_names_its_data(workspace, home):
@@ -65,12 +69,12 @@ def test_the_same_drawing_gives_the_same_bytes_and_names_its_data(workspace, hom
     assert written[0] == written[1]
 
 
-def test_only_the_flagship_draws_into_figures_itself(home):
-    assert plots.figures("flagship") == home / "figures"
-    assert plots.figures("smoke") == home / "figures" / "smoke"
+def test_only_the_flagship_draws_into_the_figures_folder_itself(home):
+    assert plots.figure_folder("flagship") == home / "figures"
+    assert plots.figure_folder("smoke") == home / "figures" / "smoke"
 
 
-def test_the_patch_of_a_code_is_what_it_paints_amid_its_own_kind(vqvae):
+def test_the_patch_of_a_code_is_what_it_paints_among_its_own_kind(vqvae):
     patches = plots.code_patches(vqvae)
     assert patches.shape == (16, 3, 4, 4)
     whole = vqvae.decode(torch.full((1, 5, 5), 11))

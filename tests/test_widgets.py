@@ -1,4 +1,4 @@
-"""Laws of the explorers: they draw when a control moves, and what they draw is what the control says."""
+"""Laws of the explorers: they draw when a control moves, and they draw what the control says."""
 import ipywidgets
 import matplotlib.pyplot as plt
 import pytest
@@ -17,8 +17,9 @@ def drawn(monkeypatch):
 
 
 def control(panel, description):
-    return next(w for box in panel.children if isinstance(box, ipywidgets.HBox) for w in box.children
-                if w.description == description)
+    """The control of an explorer that is labelled so."""
+    box = next(child for child in panel.children if isinstance(child, ipywidgets.HBox))
+    return next(widget for widget in box.children if widget.description == description)
 
 
 def titles(fig):
@@ -54,24 +55,27 @@ def test_moving_the_slider_draws_that_image_of_the_split(vqvae, dataset, drawn):
     assert slider.max == len(rows) - 1
     slider.value = 2
     slider.value = len(rows) - 1
-    assert [titles(f)[0].split()[0] for f in drawn] == [dataset.names[rows[2]], dataset.names[rows[-1]]]
+    names = [titles(fig)[0].split()[0] for fig in drawn]
+    assert names == [dataset.names[rows[2]], dataset.names[rows[-1]]]
 
 
 @pytest.mark.parametrize(("description", "value", "title"), [
     ("diagnosis", 3, "class 3, temperature 1.0, top-k 0, seed 0"),
-    ("diagnosis", 7, "class 7, temperature 1.0, top-k 0, seed 0"),    # any
+    ("diagnosis", 7, "class 7, temperature 1.0, top-k 0, seed 0"),       # any
     ("temperature", 0.5, "class 0, temperature 0.5, top-k 0, seed 0"),
     ("top-k", 4, "class 0, temperature 1.0, top-k 4, seed 0"),
     ("seed", 9, "class 0, temperature 1.0, top-k 0, seed 9"),
 ])
 def test_each_control_redraws_with_its_value(vqvae, gpt, dataset, drawn, description, value, title):
-    control(widgets.sample_explorer(vqvae, gpt, dataset.classes), description).value = value
+    explorer = widgets.sample_explorer(vqvae, gpt, dataset.classes)
+    control(explorer, description).value = value
     assert [titles(f) for f in drawn] == [[title]]
 
 
 def test_diagnoses_stand_for_their_label(vqvae, gpt, dataset):
-    options = control(widgets.sample_explorer(vqvae, gpt, dataset.classes), "diagnosis").options
-    assert options == tuple([*zip(dataset.classes, range(7)), ("any", 7)])
+    explorer = widgets.sample_explorer(vqvae, gpt, dataset.classes)
+    options = control(explorer, "diagnosis").options
+    assert options == (*zip(dataset.classes, range(7)), ("any", 7))
 
 
 def test_drawn_figures_are_closed(vqvae, dataset, drawn):

@@ -1,4 +1,7 @@
-"""Drawing helpers: each draws on an `ax` and returns it; the notebook owns layout, titles and saving."""
+"""Drawing helpers: each draws on an `ax` and returns it.
+
+The notebook owns layout, titles and saving. Letters: n images, K codes, p pixels per patch side.
+"""
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,28 +14,40 @@ from torchvision.utils import make_grid
 
 from vqlib.backend.paths import home
 
-plt.rcParams.update({"figure.dpi": 72, "savefig.dpi": 120, "figure.constrained_layout.use": True, "font.size": 10,
-                     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "legend.frameon": False})
+plt.rcParams.update({
+    "figure.dpi": 72,
+    "savefig.dpi": 120,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "legend.frameon": False,
+})
 
 if get_ipython():  # as PNG, photographs would take a notebook past 1 MB
     set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
 
 
-def figures(preset: str) -> Path:
-    """figures/ holds the flagship's, figures/<preset>/ the others'."""
+def figure_folder(preset: str) -> Path:
+    """figures/ holds the flagship's, figures/<preset>/ those of the other presets."""
     return home() / "figures" / ("" if preset == "flagship" else preset)
 
 
 def save(fig, workspace, name: str) -> None:
-    """Write figures/<preset>/<name>.png with the data's name on it; the same inputs give the same bytes."""
+    """Write figures/<preset>/<name>.png with the data's name on it.
+
+    The same inputs give the same bytes.
+    """
     source = f"{workspace.dataset.title}, preset {workspace.preset.name}"
     fig.text(1, -0.005, source, ha="right", va="top", fontsize=7, color="0.5")
-    path = figures(workspace.preset.name) / f"{name}.png"
+    path = figure_folder(workspace.preset.name) / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, metadata={"Software": None}, bbox_inches="tight")
 
 
-def show_images(ax, images: Tensor, per_row=8, title=""):            # (n, 3, H, W) in [0, 1]
+def show_images(ax, images: Tensor, per_row=8, title=""):        # (n, 3, H, W) in [0, 1]
+    """Images in reading order, white lines of two pixels between them."""
     grid = make_grid(images.clamp(0, 1).cpu(), nrow=per_row, padding=2, pad_value=1)
     ax.imshow(grid.movedim(0, -1).numpy(), interpolation="nearest")
     ax.set_axis_off()
@@ -53,20 +68,25 @@ def curve(ax, log: list[dict], key: str, label="", smooth=1, **style):
     return ax
 
 
-def scatter_codes(ax, points: np.ndarray, counts: np.ndarray, colours: np.ndarray, title=""):  # (K, 2), (K,), (K, 3)
-    """A dot per code: area by use, colour as decoded; codes never picked are grey crosses."""
-    live = counts > 0
-    ax.scatter(*points[live].T, s=8 + 400 * counts[live] / counts.sum() * len(counts) / 20, c=colours[live],
-               edgecolors="k", linewidths=0.3)
-    ax.scatter(*points[~live].T, s=18, c="0.6", marker="x", linewidths=0.8)
+def scatter_codes(ax, points: np.ndarray, counts: np.ndarray, colours: np.ndarray, title=""):
+    """A dot per code: area by use, colour as decoded; codes never picked are grey crosses.
+
+    points: (K, 2); counts: (K,) picks; colours: (K, 3) in [0, 1].
+    """
+    used = counts > 0
+    area = 8 + 20 * len(counts) * counts[used] / counts.sum()    # 28 if all are used equally
+    ax.scatter(*points[used].T, s=area, c=colours[used], edgecolors="k", linewidths=0.3)
+    ax.scatter(*points[~used].T, s=18, c="0.6", marker="x", linewidths=0.8)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_title(title)
     return ax
 
 
-def code_patches(vqvae) -> Tensor:                      # -> (K, 3, p, p)
+def code_patches(vqvae) -> Tensor:                               # -> (K, 3, p, p)
     """What each code paints: the centre cell of a 5 x 5 grid filled with that code, decoded."""
-    K, f = vqvae.cfg.n_codes, 2**vqvae.cfg.n_down
+    K, p = vqvae.cfg.n_codes, 2**vqvae.cfg.n_down
     codes = torch.arange(K, device=vqvae.mean.device)[:, None, None].expand(K, 5, 5)
-    return torch.cat([vqvae.decode(c) for c in codes.split(128)])[..., 2 * f : 3 * f, 2 * f : 3 * f]
+    images = torch.cat([vqvae.decode(some) for some in codes.split(128)])       # (K, 3, 5p, 5p)
+    centre = slice(2 * p, 3 * p)
+    return images[..., centre, centre]

@@ -50,6 +50,12 @@ class Workspace:
             text += f"\nweights that ship, not trained here: {', '.join(self.shipped)}"
         return text
 
+    def require(self, *models: str) -> None:
+        """Raises ValueError if the preset has no `gpt`, `windowed` or `flow_decoder`, as named."""
+        for what in models:
+            if getattr(self.preset, what) is None:
+                raise ValueError(f"preset {self.preset.name} has no {what}: take quick or flagship")
+
     def adopt_shipped(self) -> None:
         """Copy weights and logs that ship for this preset, data and classes into `folder`.
 
