@@ -4,14 +4,16 @@ BIN := .venv/bin
 help:       ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
 
-notebooks: .venv/installed  ## run the five notebooks (VQLIB_DATA=folder, VQLIB_PRESET=smoke|quick|report|flagship)
+# VQLIB_DATA=folder, VQLIB_PRESET=smoke|quick|report|flagship|flagship-f4
+notebooks: .venv/installed  ## run the five notebooks
 	$(BIN)/python notebooks/run.py
 
-twins: .venv/installed  ## run them and refresh the committed .ipynb files
+pairs: .venv/installed  ## run them and refresh the committed .ipynb files
 	$(BIN)/python notebooks/run.py --commit
 
-figures: .venv/installed  ## redraw figures/ with the weights that ship, without training (needs VQLIB_DATA=path/to/ham10000)
-	@test -n "$(VQLIB_DATA)" -o -d data/ham10000 || { echo "figures/ shows real lesions: VQLIB_DATA=path/to/ham10000 make figures"; exit 1; }
+figures: .venv/installed  ## redraw figures/ with the weights that ship (needs VQLIB_DATA=folder)
+	@test -n "$(VQLIB_DATA)" -o -d data/ham10000 || { \
+		echo "figures/ shows real lesions: VQLIB_DATA=path/to/ham10000 make figures"; exit 1; }
 	VQLIB_PRESET=flagship $(BIN)/python notebooks/run.py
 
 test: .venv/installed  ## lint and test
@@ -28,7 +30,7 @@ growth: .venv/installed  ## draw figures/growth.png: time and memory against eve
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-ablations: .venv/installed  ## train every row of the ablation tables that has no result yet (VQLIB_DATA=folder)
+studies: .venv/installed  ## run rows of studies that have no result yet (VQLIB_DATA=folder)
 	OMP_NUM_THREADS=1 $(BIN)/python -m vqlib.studies all
 
 clean:      ## remove caches and runs; weights that ship, data and figures stay
@@ -39,4 +41,4 @@ clean:      ## remove caches and runs; weights that ship, data and figures stay
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-.PHONY: help notebooks twins figures test bench growth lab ablations clean
+.PHONY: help notebooks pairs figures test bench growth lab studies clean
