@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 1. StochasticDecoder at the data before you model it
+# # 1. Look at the data before you model it
 #
 # Reads a data set: HAM10000, ISIC 2018, MedMNIST, class folders, or the built-in synthetic lesions.
 # Writes the decoded cache, `01.json` (channel statistics) and `figures/<preset>/01_*.png`.
@@ -26,10 +26,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from vqlib import notes, plots
+from vqlib import plots
 from vqlib.data.augment import augment, centre_crop
 from vqlib.data.dataset import SPLITS, assert_disjoint, split_of, statistics
-from vqlib.presets import open_workspace
+from vqlib.workspace import footer, open_workspace, save_results
 
 # %%
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -46,8 +46,9 @@ for note in dataset.notes:
 # %% [markdown]
 # ## What was left out?
 #
-# Every image of the source is decoded once, in full: a truncated JPEG opens without complaint and only fails
-# when its last row is read. What cannot be used is listed with its reason. Nothing is replaced by a neighbour.
+# Every image of the source is decoded once, in full: a truncated JPEG opens without complaint and
+# only fails when its last row is read. What cannot be used is listed with its reason. Nothing is
+# replaced by a neighbour.
 
 # %%
 print(f"{len(dataset)} images used, {len(dataset.skipped)} skipped")
@@ -57,12 +58,15 @@ for name, reason in dataset.skipped[:10]:
 # %% [markdown]
 # ## How many lesions are there?
 #
-# HAM10000 photographs many lesions more than once. Before you run the cell: if you shuffle images into
-# train and test, what share of the test images do you expect to show a lesion that is also in train?
+# HAM10000 photographs many lesions more than once. Before you run the cell: if you shuffle images
+# into train and test, what share of the test images do you expect to show a lesion that is also in
+# train?
 
 # %%
 of_lesion = dict(zip(dataset.lesions, dataset.label_names))
-counts = {c: (dataset.label_names.count(c), list(of_lesion.values()).count(c)) for c in dataset.classes}
+by_lesion = list(of_lesion.values())
+counts = {name: (dataset.label_names.count(name), by_lesion.count(name))
+          for name in dataset.classes}
 for name, (images, lesions) in counts.items():
     print(f"{name:20s} {images:6d} images  {lesions:6d} lesions")
 
@@ -83,20 +87,22 @@ shuffled = rng.permutation(len(dataset))
 cut = int(0.8 * len(dataset))
 in_train = {dataset.lesions[i] for i in shuffled[:cut]}
 leak = np.mean([dataset.lesions[i] in in_train for i in shuffled[cut:]])
-print(f"random 80/20 split by image: {leak:.1%} of the test images show a lesion that is also in train")
+print(f"random 80/20 split by image: {leak:.1%} of the test images show a lesion "
+      "that is also in train")
 
 # %% [markdown]
-# On the 9,025 images of HAM10000 used here, **40 %** of the randomly chosen test images show a lesion that the model has
-# already seen, often from nearly the same angle. A score on such a test set rewards memory. And one class, naevi (nv), makes
-# up two thirds of the images: any average over images is mostly an average over naevi, so later notebooks give figures per
-# class as well.
+# On the 9,025 images of HAM10000 used here, **40 %** of the randomly chosen test images show a
+# lesion that the model has already seen, often from nearly the same angle. A score on such a test
+# set rewards memory. And one class, naevi (nv), makes up two thirds of the images: any average over
+# images is mostly an average over naevi, so later notebooks give metrics per class as well.
 #
 # ## A split that cannot leak
 #
-# The side of an image is decided by a hash of its lesion id: 80 / 10 / 10, the same on every machine, and unchanged
-# for all others when an image is added or lost. Lesions that are joined by near-duplicate images (difference hash of
-# 256 bits, at most 16 apart) are put on one side too. Disjointness is asserted when the data is opened; the cell
-# plants a leak to see that the assertion bites.
+# The side of an image is decided by a hash of its lesion id: 80 / 10 / 10, the same on every
+# machine, and unchanged for all others when an image is added or lost. Lesions that are joined by
+# near-duplicate images (difference hash of 256 bits, at most 16 apart) are put on one side too.
+# Disjointness is asserted when the data is opened; the cell plants a leak to see that the assertion
+# bites.
 
 # %%
 for name in SPLITS:
@@ -114,15 +120,16 @@ except ValueError as error:
 # %% [markdown]
 # ## What do the classes look like?
 #
-# Eight lesions of each class, one image of each, drawn with a seed, not picked. Watch for what is *not* the lesion:
-# dark corners, hairs, gel bubbles, rulers. A generative model will learn those as well.
+# Eight lesions of each class, one image of each, drawn with a seed, not picked. Watch for what is
+# *not* the lesion: dark corners, hairs, gel bubbles, rulers. A generative model will learn those as
+# well.
 
 # %%
-first_views = np.unique(dataset.lesions, return_index=True)[1]
-rng.shuffle(first_views)
+first_images = np.unique(dataset.lesions, return_index=True)[1]       # one of each lesion
+rng.shuffle(first_images)
 fig, axs = plt.subplots(len(dataset.classes), 1, figsize=(7, 0.95 * len(dataset.classes)))
 for k, (ax, name) in enumerate(zip(axs, dataset.classes)):
-    rows = first_views[dataset.labels[first_views] == k][:8]
+    rows = first_images[dataset.labels[first_images] == k][:8]
     plots.show_images(ax, dataset[rows])
     ax.set_title(name, loc="left", fontsize=9)
 plots.save(fig, ws, "01_samples")
@@ -130,10 +137,11 @@ plots.save(fig, ws, "01_samples")
 # %% [markdown]
 # ## Augmentation, on whole batches
 #
-# Left-right flip with probability 0.4, rotation by up to 10 degrees, centre crop: the report's choices, applied to a
-# batch of tensors at once instead of image by image. First row: as stored. Below: four draws of the same eight images.
-# After resizing there is no margin outside the crop, so the corners of a rotated image are mirrored, never black.
-# Under `report`, which keeps the raw pixels and crops 128 of them, a margin is kept in the cache and the corners are real.
+# Left-right flip with probability 0.4, rotation by up to 10 degrees, centre crop: the report's
+# choices, applied to a batch of tensors at once instead of image by image. First row: as stored.
+# Below: four draws of the same eight images. After resizing there is no margin outside the crop, so
+# the corners of a rotated image are mirrored, never black. Under `report`, which keeps the raw
+# pixels and crops 128 of them, a margin is kept in the cache and the corners are real.
 
 # %%
 squares = dataset.squares(dataset.splits["train"][:8])
@@ -150,9 +158,9 @@ plots.save(fig, ws, "01_augmentation")
 # %% [markdown]
 # ## One number for the loss: the data variance
 #
-# A reconstruction error means nothing until it is divided by the variance of what is reconstructed: then the mean
-# image scores 1. For three channels with means $\mu_c$ and standard deviations $\sigma_c$, the variance of *all*
-# values together splits exactly into two parts:
+# A reconstruction error means nothing until it is divided by the variance of what is reconstructed:
+# then the mean image scores 1. For three channels with means $\mu_c$ and standard deviations
+# $\sigma_c$, the variance of *all* values together splits exactly into two parts:
 #
 # $$\mathrm{Var}(x) \;=\; \underbrace{\tfrac13 \textstyle\sum_c \sigma_c^2}_{\text{within channels}}
 #   \;+\; \underbrace{\tfrac13 \textstyle\sum_c (\mu_c - \bar\mu)^2}_{\text{between channels}}$$
@@ -164,27 +172,32 @@ stats = statistics(dataset, "train")
 mean, std = np.array(stats["mean"]), np.array(stats["std"])
 within, between = (std**2).mean(), mean.var()
 print("mean", mean.round(4), " std", std.round(4))
-print(f"within {within:.4f} + between {between:.4f} = {within + between:.4f}; measured {stats['variance']:.4f}")
+print(f"within {within:.4f} + between {between:.4f} = {within + between:.4f}; "
+      f"measured {stats['variance']:.4f}")
 assert abs(within + between - stats["variance"]) < 1e-6
 
 # %%
-report_mean, report_std = np.array([0.6567, 0.3680, 0.3743]), np.array([0.1701, 0.1709, 0.1831])
-print(f"the report: {(report_std**2).mean():.4f} + {report_mean.var():.4f} = "
-      f"{(report_std**2).mean() + report_mean.var():.4f}")
+report_mean = np.array([0.6567, 0.3680, 0.3743])
+report_std = np.array([0.1701, 0.1709, 0.1831])
+within, between = (report_std**2).mean(), report_mean.var()
+print(f"the report: {within:.4f} + {between:.4f} = {within + between:.4f}")
 
 # %% [markdown]
-# The report's 0.0487 is reproduced from its own mean and standard deviation, so it is the variance of pixels in
-# [0, 1]. But its network is trained on *normalised* pixels, whose variance is 1 by construction (there is no
-# between-channel part left, and the within part is divided out). Dividing a normalised error by 0.0487 makes the
-# reconstruction term 20 times heavier than intended, and the commitment weight of 0.25 acts like 0.012.
-# Here the loss divides by the variance of exactly the tensor that it is computed on.
+# The report's 0.0487 is reproduced from its own mean and standard deviation, so it is the variance
+# of pixels in [0, 1]. But its network is trained on *normalised* pixels, whose variance is 1 by
+# construction (there is no between-channel part left, and the within part is divided out). Dividing
+# a normalised error by 0.0487 makes the reconstruction term 20 times heavier than intended, and the
+# commitment weight of 0.25 acts like 0.012. Here the loss divides by the variance of exactly the
+# tensor that it is computed on.
 #
-# Its mean also tells what it looked at: a red of 0.66 against the 0.76 of whole images. A raw centre crop of 128
-# pixels out of 600 x 450 is 6 % of the picture, the inside of the lesion. What was never in the data cannot be drawn.
+# Its mean also tells what it looked at: a red of 0.66 against the 0.76 of whole images. A raw
+# centre crop of 128 pixels out of 600 x 450 is 6 % of the picture, the inside of the lesion. What
+# was never in the data cannot be drawn.
 
 # %%
-x = dataset[dataset.splits["train"][:512]]
-normalised = (x - torch.tensor(mean).float().view(3, 1, 1)) / torch.tensor(std).float().view(3, 1, 1)
+x = dataset[dataset.splits["train"][:512]]                          # (512, 3, H, W)
+mean_c, std_c = (torch.tensor(v).float().view(3, 1, 1) for v in (mean, std))
+normalised = (x - mean_c) / std_c
 print(f"variance of normalised pixels: {normalised.var():.3f}")
 fig, axs = plt.subplots(1, 2, figsize=(8, 2.6))
 for c, colour in enumerate(("tab:red", "tab:green", "tab:blue")):
@@ -197,13 +210,13 @@ plots.save(fig, ws, "01_channels")
 # %% [markdown]
 # ## What we learned
 #
-# - Count lesions, not images; split by lesion. A random split of HAM10000 leaks: 40 % of its test images show a lesion
-#   known from training.
-# - One class has two thirds of the images: report figures per class.
-# - Normalise each channel with its own mean and spread, and undo it with the same ones.
+# - Count lesions, not images; split by lesion. A random split of HAM10000 leaks: 40 % of its test
+#   images show a lesion known from training.
+# - One class has two thirds of the images: report metrics per class.
+# - Normalise each channel with its own mean and spread, and denormalise with the same ones.
 # - Notebook 2 takes the channel statistics saved here.
 
 # %%
-notes.keep(ws, "01", f"{leak:.0%} of a random test split would leak", **stats, leak=leak, skipped=len(dataset.skipped),
-           counts=counts)
-print(notes.closing(ws, SEED))
+save_results(ws, "01", f"{leak:.0%} of a random test split would leak", **stats, leak=leak,
+             skipped=len(dataset.skipped), counts=counts)
+print(footer(ws, SEED))

@@ -1,8 +1,8 @@
-"""Execute the five notebooks in order and print a table: notebook, seconds, key figure.
+"""Execute the five notebooks in order and print a table: notebook, seconds, key metric.
 
-    python notebooks/run.py                            # preset quick, into notebooks/executed/quick/
-    VQLIB_PRESET=smoke python notebooks/run.py 03 04   # some of them, another preset
-    python notebooks/run.py --commit                   # refresh the committed .ipynb twins instead
+    python notebooks/run.py                           # preset quick; notebooks/executed/quick/
+    VQLIB_PRESET=smoke python notebooks/run.py 03 04  # some of them, another preset
+    python notebooks/run.py --commit                  # refresh the committed .ipynb files instead
 
 Data: $VQLIB_DATA, else data/ham10000, else synthetic lesions.
 """
@@ -19,31 +19,43 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from vqlib.backend.paths import home
-from vqlib.plots import figures
-from vqlib.presets import open_workspace
+from vqlib.plots import figure_folder
+from vqlib.workspace import open_workspace
 
 HERE = Path(__file__).resolve().parent
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def show(cell, cell_index, execute_reply):
+def show_progress(cell, cell_index, execute_reply):
     """Pass on what the cell printed last, so that a long run is seen to move."""
-    lines = [line for o in cell.get("outputs", []) if o.output_type == "stream" for line in o.text.splitlines()]
+    outputs = [o for o in cell.get("outputs", []) if o.output_type == "stream"]
+    lines = "".join(o.text for o in outputs).splitlines()
     if lines:
         print("   ", lines[-1][:120], flush=True)
 
 
+def read_script(script: Path):
+    """The notebook of a percent script.
+
+    Cells keep the ids of the committed notebook: a rebuild changes outputs only.
+    """
+    notebook, paired = jupytext.read(script), script.with_suffix(".ipynb")
+    ids = [cell.id for cell in nbformat.read(paired, 4).cells] if paired.exists() else []
+    if len(ids) != len(notebook.cells):
+        ids = [f"{script.stem[:2]}-{i:02d}" for i in range(len(notebook.cells))]
+    for cell, cell_id in zip(notebook.cells, ids):
+        cell["id"] = cell_id
+    notebook.metadata["kernelspec"] = KERNEL
+    return notebook
+
+
 def execute(script: Path, target: Path, commit: bool) -> float:
     """Run one percent script as a notebook; returns seconds. A failing notebook is not written."""
-    notebook = jupytext.read(script)
-    old = script.with_suffix(".ipynb")
-    known = [c.id for c in nbformat.read(old, 4).cells] if old.exists() else []
-    for i, cell in enumerate(notebook.cells):                   # stable ids: a rebuild changes outputs only
-        cell["id"] = known[i] if len(known) == len(notebook.cells) else f"{script.stem[:2]}-{i:02d}"
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    start = time.time()
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", record_timing=False,
-                            store_widget_state=not commit, on_cell_executed=show,
-                            resources={"metadata": {"path": str(HERE)}})
+    notebook, start = read_script(script), time.time()
+    client = NotebookClient(
+        notebook, timeout=None, kernel_name="python3", record_timing=False,
+        store_widget_state=not commit, on_cell_executed=show_progress,
+        resources={"metadata": {"path": str(HERE)}})
     client.execute()
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
@@ -51,34 +63,37 @@ def execute(script: Path, target: Path, commit: bool) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", nargs="*", help="numbers, such as 03; default: all five")
-    parser.add_argument("--commit", action="store_true", help="write the twins beside the scripts")
+    parser.add_argument("--commit", action="store_true",
+                        help="write the paired notebooks beside the scripts")
     args = parser.parse_args()
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
-    scripts = [s for s in sorted(HERE.glob("0?_*.py")) if not args.which or s.stem[:2] in args.which]
+    scripts = [script for script in sorted(HERE.glob("0?_*.py"))
+               if not args.which or script.stem[:2] in args.which]
     try:
-        ws, table = open_workspace(), []
+        ws = open_workspace()
     except ValueError as error:
         print(f"vqlib: {error}", file=sys.stderr)
         return 1
     print(ws)
+    folder = HERE if args.commit else home() / "notebooks" / "executed" / ws.preset.name
+    rows = []
     for script in scripts:
         print(f"{script.stem} ...", flush=True)
-        target = script.with_suffix(".ipynb") if args.commit else \
-             home() / "notebooks" / "executed" / ws.preset.name / script.with_suffix(".ipynb").name
         try:
-            seconds = execute(script, target, args.commit)
+            seconds = execute(script, folder / f"{script.stem}.ipynb", args.commit)
         except CellExecutionError as error:
             print(error, file=sys.stderr)
             print(f"{script.stem} failed; nothing of it was written", file=sys.stderr)
             return 1
-        key = json.loads((ws.folder / f"{script.stem[:2]}.json").read_text())["key_figure"]
-        table.append((script.stem, f"{seconds:.0f}", key))
-    total = sum(int(row[1]) for row in table)
-    last = "total", str(total), f"figures in {figures(ws.preset.name).name}/"
-    for row in [("notebook", "seconds", "key figure"), *table, last]:
-        print(f"{row[0]:24s} {row[1]:>8s}  {row[2]}")
+        results = json.loads((ws.folder / f"{script.stem[:2]}.json").read_text())
+        rows.append((script.stem, f"{seconds:.0f}", results["key_metric"]))
+    total = sum(int(seconds) for _, seconds, _ in rows)
+    last = "total", str(total), f"figures in {figure_folder(ws.preset.name).name}/"
+    for name, seconds, metric in [("notebook", "seconds", "key metric"), *rows, last]:
+        print(f"{name:24s} {seconds:>8s}  {metric}")
     return 0
 
 

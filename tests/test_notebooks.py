@@ -1,4 +1,4 @@
-"""The five notebooks: they run from start to end, alone and from elsewhere, and their committed twins are what they say."""
+"""The five notebooks run from start to end, alone and from elsewhere; the committed pairs agree."""
 import ast
 import json
 import os
@@ -15,21 +15,32 @@ import pytest
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SCRIPTS = sorted(NOTEBOOKS.glob("0?_*.py"))
 NAMES = [s.stem for s in SCRIPTS]
-SMOKE = {**os.environ, "VQLIB_PRESET": "smoke", "VQLIB_DATA": "synthetic", "JUPYTER_PLATFORM_DIRS": "1"}
+SMOKE = {"VQLIB_PRESET": "smoke", "VQLIB_DATA": "synthetic", "JUPYTER_PLATFORM_DIRS": "1"}
+
+
+def python(*arguments, home, cwd=None, **environment):
+    """Run python with results under `home`, on synthetic data under `smoke`."""
+    variables = {**os.environ, **SMOKE, "VQLIB_HOME": str(home), **environment}
+    return subprocess.run([sys.executable, *arguments], env=variables, cwd=cwd,
+                          capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """A home folder in which run.py has executed all five notebooks on synthetic data, and what it printed."""
+    """A home folder in which run.py has executed all five notebooks, and what it printed."""
     home = tmp_path_factory.mktemp("a home with späces")
-    run = subprocess.run([sys.executable, NOTEBOOKS / "run.py"], env={**SMOKE, "VQLIB_HOME": str(home)}, cwd=home,
-                         capture_output=True, text=True)
+    run = python(NOTEBOOKS / "run.py", home=home, cwd=home)
     assert run.returncode == 0, run.stderr[-3000:]
     return home, run.stdout
 
 
 def code_cells(script):
-    return [c.source for c in jupytext.read(script).cells if c.cell_type == "code"]
+    return [cell.source for cell in jupytext.read(script).cells if cell.cell_type == "code"]
+
+
+def figure_names(script):
+    """Names that a notebook saves figures under."""
+    return re.findall(r'plots\.save\(fig, ws, "([^"]+)"', script.read_text())
 
 
 def test_there_are_five():
@@ -44,11 +55,14 @@ def test_all_five_run_in_order_and_the_table_names_each(executed):
 
 def test_each_figure_is_written_by_exactly_one_notebook_and_carries_its_number(executed):
     home, _ = executed
-    drawn = [(re.findall(r'plots\.save\(fig, ws, "([^"]+)"', s.read_text()), s.stem[:2]) for s in SCRIPTS]
-    names = [name for figures, _ in drawn for name in figures]
+    names = []
+    for script in SCRIPTS:
+        own = figure_names(script)
+        assert all(name.startswith(script.stem[:2]) for name in own)
+        names += own
     assert len(names) == len(set(names))
-    assert all(name.startswith(number) for figures, number in drawn for name in figures)
-    assert sorted(p.stem for p in (home / "figures" / "smoke").iterdir()) == sorted(names)
+    drawn = sorted(path.stem for path in (home / "figures" / "smoke").iterdir())
+    assert drawn == sorted(names)
 
 
 def test_executed_copies_show_no_error_and_no_path_of_this_machine(executed):
@@ -64,58 +78,60 @@ def test_a_finished_run_is_not_trained_again(executed):
     home, _ = executed
     logs = sorted(home.glob("data/runs/*/*/log.jsonl"))
     assert len(logs) == 5
-    before = {p: p.read_text() for p in logs}
-    again = subprocess.run([sys.executable, NOTEBOOKS / "run.py", "02", "04"], env={**SMOKE, "VQLIB_HOME": str(home)},
-                           capture_output=True, text=True)
+    before = [log.read_text() for log in logs]
+    again = python(NOTEBOOKS / "run.py", "02", "04", home=home)
     assert again.returncode == 0, again.stderr[-3000:]
-    assert {p: p.read_text() for p in logs} == before
+    assert [log.read_text() for log in logs] == before
 
 
 def test_nbconvert_executes_one_alone_from_any_folder(executed, tmp_path):
     home, _ = executed
-    command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", "--output-dir", tmp_path,
-               SCRIPTS[4].with_suffix(".ipynb")]
-    run = subprocess.run(command, env={**SMOKE, "VQLIB_HOME": str(home)}, cwd=tmp_path, capture_output=True, text=True)
+    run = python("-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", "--output-dir",
+                 tmp_path, SCRIPTS[4].with_suffix(".ipynb"), home=home, cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-3000:]
     assert (tmp_path / f"{NAMES[4]}.ipynb").exists()
 
 
-@pytest.mark.parametrize(("name", "maker"), [(NAMES[1], "notebook 01"), (NAMES[2], "notebook 02"), (NAMES[3], "notebook 02"),
-                                             (NAMES[4], "notebook 02")])
+@pytest.mark.parametrize(("name", "maker"), [
+    (NAMES[1], "notebook 01"),
+    (NAMES[2], "notebook 02"),
+    (NAMES[3], "notebook 02"),
+    (NAMES[4], "notebook 02"),
+])
 def test_a_notebook_without_its_input_names_the_one_that_makes_it(executed, tmp_path, name, maker):
-    run = subprocess.run([sys.executable, NOTEBOOKS / f"{name}.py"], cwd=tmp_path, capture_output=True, text=True,
-                         env={**SMOKE, "VQLIB_HOME": str(tmp_path), "MPLBACKEND": "agg"})
+    run = python(NOTEBOOKS / f"{name}.py", home=tmp_path, cwd=tmp_path, MPLBACKEND="agg")
     assert run.returncode != 0
     assert maker in run.stderr.splitlines()[-1]
 
 
 def test_a_failing_notebook_leaves_nothing_behind(tmp_path):
-    env = {**SMOKE, "VQLIB_HOME": str(tmp_path)}
-    run = subprocess.run([sys.executable, NOTEBOOKS / "run.py", "02"], env=env, capture_output=True, text=True)
+    run = python(NOTEBOOKS / "run.py", "02", home=tmp_path)
     assert run.returncode == 1
     assert "nothing of it was written" in run.stderr
     assert not (tmp_path / "notebooks").exists()
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)
-def test_the_twin_has_the_scripts_cells_and_was_run_top_to_bottom(script):
-    twin = script.with_suffix(".ipynb")
-    cells = nbformat.read(twin, 4).cells
-    assert [(c.cell_type, c.source) for c in jupytext.read(script).cells] == [(c.cell_type, c.source) for c in cells]
-    order = [c.execution_count for c in cells if c.cell_type == "code"]
-    assert order == list(range(1, len(order) + 1)), "make twins, then commit"
-    assert twin.stat().st_size < 1_000_000
-    assert not re.search(r"/(home|root|tmp|work|Users)/", json.dumps([c.get("outputs", []) for c in cells]))
+def test_the_paired_notebook_has_the_scripts_cells_and_was_run_top_to_bottom(script):
+    paired = script.with_suffix(".ipynb")
+    cells = nbformat.read(paired, 4).cells
+    sources = [(cell.cell_type, cell.source) for cell in jupytext.read(script).cells]
+    assert sources == [(cell.cell_type, cell.source) for cell in cells]
+    counts = [cell.execution_count for cell in cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1)), "make pairs, then commit"
+    assert paired.stat().st_size < 1_000_000
+    outputs = json.dumps([cell.get("outputs", []) for cell in cells])
+    assert not re.search(r"/(home|root|tmp|work|Users)/", outputs)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)
 def test_cells_are_short_and_hold_no_library_code(script):
     cells = code_cells(script)
-    lengths = [len([line for line in c.splitlines() if line.strip()]) for c in cells]
+    lengths = [len([line for line in cell.splitlines() if line.strip()]) for cell in cells]
     assert len(cells) <= 25
     assert max(lengths) <= 25
     assert statistics.median(lengths) <= 8
-    for node in (n for c in cells for n in ast.walk(ast.parse(c))):
+    for node in (node for cell in cells for node in ast.walk(ast.parse(cell))):
         assert not isinstance(node, ast.ClassDef)
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 8, node.name
