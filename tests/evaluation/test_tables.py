@@ -161,11 +161,11 @@ def test_a_sweep_without_training_images_has_no_layout_ratios():
 
 def test_only_a_workspace_whose_prior_ships_has_published_results(tmp_path, monkeypatch):
     monkeypatch.setenv("VQLIB_HOME", str(tmp_path))
-    shipped, log = tmp_path / "data" / "pretrained", tmp_path / "run" / "gpt" / "log.jsonl"
+    shipped, log = tmp_path / "data" / "pretrained", tmp_path / "run" / "prior" / "log.jsonl"
     for folder in (shipped, log.parent):
         folder.mkdir(parents=True)
     (shipped / "flagship-test.json").write_text('{"generation": 1}')
-    (shipped / "gpt-f8.jsonl").write_text('{"step": 2}')
+    (shipped / "prior-f8.jsonl").write_text('{"step": 2}')
     preset = SimpleNamespace(name="flagship")
     workspace = SimpleNamespace(preset=preset, folder=tmp_path / "run")
     assert tables.published(workspace, "test") is None               # no prior yet

@@ -200,11 +200,11 @@ def sweep(result: dict) -> str:
 
 def published(workspace, split: str) -> dict | None:
     """Results of the weights that ship, if the workspace's prior is one of them by its log."""
-    shipped, log = home() / "data" / "pretrained", workspace.folder / "gpt" / "log.jsonl"
+    shipped, log = home() / "data" / "pretrained", workspace.folder / "prior" / "log.jsonl"
     path = shipped / f"{workspace.preset.name}-{split}.json"
     if not (log.exists() and path.exists()):
         return None
-    logs = [shipped_log.read_bytes() for shipped_log in shipped.glob("gpt-*.jsonl")]
+    logs = [shipped_log.read_bytes() for shipped_log in shipped.glob("prior-*.jsonl")]
     return json.loads(path.read_text()) if log.read_bytes() in logs else None
 
 

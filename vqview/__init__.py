@@ -1,1 +1,0 @@
-"""What the notebooks show: figures, and the same behind sliders."""
