@@ -1,4 +1,5 @@
 """What every study has: rows, a setup that its rows share, and a measurement."""
+from abc import ABC, abstractmethod
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from vqlib.data.sources import open_source
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "studies"  # of the committed results
 
 
-class Study:
+class Study(ABC):
     """One table. Subclasses are dataclasses whose fields are what all rows share."""
 
     name: str                                # in the command line and in file names
@@ -17,18 +18,18 @@ class Study:
     seeded = True                            # False: nothing is drawn at random, one seed is enough
 
     @classmethod
+    @abstractmethod
     def open(cls, data: str | None) -> "Study":
         """The study on a folder or .npz; None: $VQLIB_DATA, data/ham10000, synthetic images."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def setup(self) -> dict:
         """What all rows share, ready for JSON: a result of another setup is another result."""
-        raise NotImplementedError
 
+    @abstractmethod
     def measure(self, row, seed: int) -> dict:
         """Train and evaluate a row: {metric: value}, ready for JSON."""
-        raise NotImplementedError
 
     def settings(self, row, seed: int) -> dict:
         """Everything that decides a result, ready for JSON."""
