@@ -1,5 +1,4 @@
 """Small seeded things that several test files need; no test writes outside tmp_path."""
-
 import csv
 
 import matplotlib
@@ -14,7 +13,7 @@ from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import read_synthetic
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
-from vqlib.windowed_gpt import WindowedGPTConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
 TINY = VQVAEConfig(image_size=16, n_down=2, hidden=8, residual_hidden=4, residual_layers=1,
                    n_codes=16, code_dim=4)
@@ -32,9 +31,8 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """90 synthetic images of 16 px in seven classes; read only."""
-    return Dataset(
-        read_synthetic(90, 16, seed=0), Geometry(16, 16), cache=tmp_path_factory.mktemp("cache")
-    )
+    cache = tmp_path_factory.mktemp("cache")
+    return Dataset(read_synthetic(90, 16, seed=0), Geometry(16, 16), cache=cache)
 
 
 @pytest.fixture
@@ -89,10 +87,7 @@ def write_table(path, rows):
 
 @pytest.fixture
 def ham(tmp_path):
-    """A folder like HAM10000, and the rows of its table.
-
-    40 JPEGs in two folders, two images per lesion.
-    """
+    """(folder, rows of its table) like HAM10000: 40 JPEGs in two folders, two per lesion."""
     root, rows = tmp_path / "ham", []
     for i in range(40):
         part = root / f"HAM10000_images_part_{1 + i // 20}"
@@ -105,6 +100,9 @@ def ham(tmp_path):
     return root, rows
 
 
+SIZES = {"train": 20, "val": 5, "test": 5}
+
+
 @pytest.fixture
 def npz(tmp_path):
     """A MedMNIST archive of 20 + 5 + 5 dermoscopic images of 28 px."""
@@ -115,8 +113,3 @@ def npz(tmp_path):
         arrays[f"{split}_labels"] = np.arange(n)[:, None] % 7
     np.savez(path, **arrays)
     return path
-
-
-SIZES = {"train": 20, "val": 5, "test": 5}
-
-
