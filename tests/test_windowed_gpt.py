@@ -6,19 +6,19 @@ import torch
 import torch.nn.functional as F
 from conftest import loud
 
-from vqlib.windowed_gpt import WindowedGPTConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
 
-def toy(grid, **kwargs):
-    return loud(WindowedGPT(WindowedGPTConfig(grid=grid, n_codes=16, width=16, heads=2, layers=1, **kwargs)))
+def toy(grid):
+    return loud(WindowedGPT(WindowedGPTConfig(grid=grid, n_codes=16, width=16, heads=2, layers=1)))
 
 
-def draw(*shape, seed=1):
+def random_codes(*shape, seed=1):
     return torch.randint(16, shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_a_prediction_never_sees_its_own_future_and_does_see_its_past():
-    model, tokens = toy(8), draw(2, 16)
+    model, tokens = toy(8), random_codes(2, 16)
     other = tokens.clone()
     other[:, 5] = (other[:, 5] + 1) % 16
     difference = (model(tokens) - model(other)).abs().amax((0, 2))
@@ -34,68 +34,85 @@ def test_six_heads_floor_to_126_of_128_channels_in_the_reports_size():
     assert cfg.window == 256
 
 
+def watched_inputs(model):
+    """A list that gets the tokens of each forward pass from now on."""
+    seen, forward = [], model.forward
+
+    def watched_forward(tokens):
+        seen.append(tokens)
+        return forward(tokens)
+
+    model.forward = watched_forward
+    return seen
+
+
 @pytest.mark.parametrize("grid", [2, 4, 5, 6, 7, 8, 14])
 def test_every_code_is_scored_once_whatever_the_grid(grid):
-    model, codes = toy(grid), draw(3, grid**2)
-    calls = []
-    forward = model.forward
-    model.forward = lambda tokens: calls.append(tokens) or forward(tokens)
+    model, codes = toy(grid), random_codes(3, grid**2)
+    seen = watched_inputs(model)
     nats = model.nats(codes, None)
     assert nats.shape == codes.shape
-    assert all(t.shape[1] == model.cfg.window for t in calls)
+    assert seen
+    assert all(tokens.shape[1] == model.cfg.window for tokens in seen)
 
 
 @pytest.mark.parametrize("grid", [4, 7, 8])
 @torch.no_grad()
 def test_each_code_is_scored_from_the_tokens_right_before_it(grid):
-    model, codes = toy(grid), draw(2, grid**2)
+    model, codes = toy(grid), random_codes(2, grid**2)
     tokens, w, T = model.sequence(codes), model.cfg.window, grid**2
     nats = model.nats(codes, None)
     for i in range(T):
-        options = [F.cross_entropy(model(tokens[:, first : first + w])[:, i - first], codes[:, i], reduction="none")
-                   for first in range(max(0, i - w + 1), min(i, T - w) + 1)]
-        context = [i - first + 1 for first in range(max(0, i - w + 1), min(i, T - w) + 1)]
-        fits = [k for k, o in zip(context, options) if torch.allclose(o, nats[:, i], atol=1e-4)]
+        fits = []                                                # numbers of tokens that give nats
+        for first in range(max(0, i - w + 1), min(i, T - w) + 1):
+            logits = model(tokens[:, first : first + w])[:, i - first]
+            option = F.cross_entropy(logits, codes[:, i], reduction="none")
+            if torch.allclose(option, nats[:, i], atol=1e-4):
+                fits.append(i - first + 1)
         assert fits, f"code {i} was scored from no window that holds what precedes it"
         assert max(fits) >= min(i + 1, w // 2), f"code {i} was scored from {fits} tokens only"
 
 
 def test_the_first_window_is_scored_directly():
-    model, codes = toy(8), draw(2, 64)
+    model, codes = toy(8), random_codes(2, 64)
     tokens = F.pad(codes, (1, 0), value=16)[:, :16]
     expected = -model(tokens).log_softmax(-1).gather(-1, codes[:, :16, None])[..., 0]
     assert torch.allclose(model.nats(codes, None)[:, :16], expected, atol=1e-5)
 
 
 def test_a_change_reaches_only_the_scores_of_its_window(windowed):
-    codes = draw(1, 16)
+    codes = random_codes(1, 16)
     other = codes.clone()
     other[0, 9] = (other[0, 9] + 1) % 16
     same = torch.isclose(windowed.nats(codes, None), windowed.nats(other, None), atol=1e-6)[0]
-    assert same[:9].all()                                             # the past
-    assert same[9 + windowed.cfg.window + 1 :].all()                  # and what lies beyond a window of 4
+    assert same[:9].all()                                        # the past
+    assert same[9 + windowed.cfg.window + 1 :].all()             # and beyond a window of 4
     assert not same[9]
 
 
-def test_training_windows_lie_anywhere_from_start_to_end_token(windowed, monkeypatch):
-    seen = []
-    forward = windowed.forward
-    monkeypatch.setattr(windowed, "forward", lambda tokens: seen.append(tokens) or forward(tokens))
-    windowed.loss(draw(500, 16), None, torch.Generator().manual_seed(0))
-    assert (seen[0][:, 0] == 16).float().mean() == pytest.approx(1 / 14, abs=0.04)       # 14 places for 4 + 1 of 18 tokens
-    assert (seen[0] != 17).all()                                      # the end is only ever predicted
+def test_training_windows_lie_anywhere_from_start_to_end_token(windowed):
+    seen = watched_inputs(windowed)
+    windowed.loss(random_codes(500, 16), None, torch.Generator().manual_seed(0))
+    share = (seen[0][:, 0] == 16).float().mean()
+    assert share == pytest.approx(1 / 14, abs=0.04)              # 14 places for 4 + 1 of 18 tokens
+    assert (seen[0] != 17).all()                                 # the end is only ever predicted
 
 
 def test_the_end_token_is_learnt(windowed, monkeypatch):
     targets = []
-    monkeypatch.setattr(F, "cross_entropy", lambda x, y, **k: targets.append(y) or torch.zeros(1))
-    windowed.loss(draw(500, 16), None, torch.Generator().manual_seed(0))
+
+    def cross_entropy(logits, target):
+        targets.append(target)
+        return torch.zeros(1)
+
+    monkeypatch.setattr(F, "cross_entropy", cross_entropy)
+    windowed.loss(random_codes(500, 16), None, torch.Generator().manual_seed(0))
     assert (targets[0][:, -1] == 17).any()
 
 
 def test_start_and_end_are_never_drawn(windowed):
     with torch.no_grad():
-        windowed.head.bias[16:] = 100.0                               # however likely they are
+        windowed.head.bias[16:] = 100.0                          # however likely they are
     codes = windowed.generate(50, temperature=3.0)
     assert codes.shape == (50, 16)
     assert codes.max() < 16
@@ -117,5 +134,6 @@ def test_the_same_seed_gives_the_same_sample(windowed):
 
 @torch.no_grad()
 def test_a_fresh_baseline_knows_nothing():
-    fresh = WindowedGPT(WindowedGPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=2)).eval()
-    assert float(fresh.nats(draw(6, 16), None).mean()) == pytest.approx(math.log(18), abs=0.02)   # 16 codes, start, end
+    cfg = WindowedGPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=2)
+    nats = float(WindowedGPT(cfg).eval().nats(random_codes(6, 16), None).mean())
+    assert nats == pytest.approx(math.log(18), abs=0.02)         # 16 codes, start, end
