@@ -1,15 +1,20 @@
-"""Laws of products by convolution."""
+"""Laws of products by convolution, and of freed memory that is kept."""
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 import vqlib.backend.cpu
-from vqlib.backend.cpu import MANY, Linear, linear
+from vqlib.backend.cpu import MANY, Linear, keep_pages, linear
+
+# products -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
-def wherever(monkeypatch):
-    """The way of CPUs with AVX-512, which any CPU can go."""
+def avx512(monkeypatch):
+    """Products as on CPUs with AVX-512; any CPU can compute them so."""
     monkeypatch.setattr(vqlib.backend.cpu, "AVX512", True)
 
 
@@ -20,7 +25,8 @@ def convolved(run) -> bool:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(MANY, 24), (4, MANY // 4, 24), (3, 5, 24), (0, 24)], ids=str)
+@pytest.mark.parametrize("shape", [(MANY, 24), (4, MANY // 4, 24), (3, 5, 24), (0, 24)],
+                         ids=str)
 def test_values_and_gradients_are_those_of_a_product(shape, bias):
     torch.manual_seed(0)
     parts = [torch.randn(shape), torch.randn(40, 24), torch.randn(40) if bias else None]
@@ -57,3 +63,55 @@ def test_weights_are_named_and_drawn_as_those_of_torch():
     ours = Linear(24, 8).state_dict()
     torch.manual_seed(0)
     assert all(torch.equal(v, ours[k]) for k, v in torch.nn.Linear(24, 8).state_dict().items())
+
+
+# pages --------------------------------------------------------------------------------------------
+
+PAGE_FAULTS = """
+import resource, torch
+from vqlib.backend.cpu import keep_pages
+from vqlib.gpt import GPT, GPTConfig
+from vqlib.vqvae import VQVAE, VQVAEConfig
+keep_pages()
+{prepare}
+faults = []
+for _ in range({rounds}):
+    {run}
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(min(after - before for before, after in zip(faults, faults[1:])))
+"""
+
+
+def page_faults(**script) -> int:
+    """Pages that the kernel maps anew in the best round but the first.
+
+    Threads free in any order, so the heap may grow in other rounds. In another process, because
+    what `keep_pages` sets stays.
+    """
+    code = PAGE_FAULTS.format(**script)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not keep_pages(), reason="another C library")
+def test_an_update_lives_on_the_pages_of_the_one_before():
+    """Left to itself, glibc asks the kernel for some 2,500 pages in each update."""
+    prepare = "model, images = VQVAE(VQVAEConfig()).train(), torch.rand(8, 3, 128, 128)"
+    update = ("model(model.normalise(images))[0].square().mean().backward(); "
+              "model.quantizer.step()")
+    assert page_faults(prepare=prepare, rounds=6, run=update) < 500
+
+
+@pytest.mark.skipif(not keep_pages(), reason="another C library")
+def test_samples_live_on_the_pages_of_those_before():
+    """Keys and values are 50 MB. In one block they would be 12,000 pages for each call.
+
+    glibc keeps no block above 32 MB.
+    """
+    prepare = "gpt, labels = GPT(GPTConfig(kv_heads=4)), torch.arange(32) % 7"
+    assert page_faults(prepare=prepare, rounds=6, run="gpt.generate(labels)") < 500
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert keep_pages() is False
