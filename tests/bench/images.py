@@ -1,13 +1,15 @@
-"""Images from files into training: batches with augmentation, memory that stays resident, the first build of the cache.
+"""Images from files into training: augmented batches, memory of an epoch, building the cache.
 
-JPEGs come from `$VQLIB_DATA` if that holds files, else synthetic lesions are saved as such. HAM10000 is distributed at
-600 x 450 px; smaller copies are also timed enlarged to that, because what a decoder takes depends on it.
+JPEGs come from `$VQLIB_DATA` if that holds files, else synthetic lesions are saved as such.
+HAM10000 is distributed at 600 x 450 px. Smaller copies are also timed enlarged to that, because
+what a decoder takes depends on it.
 """
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -17,11 +19,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from vqlib.backend.memory import keep_pages
+from vqlib.backend.cpu import keep_pages
 from vqlib.data.augment import Augment
 from vqlib.data.batches import batches
-from vqlib.data.dataset import Dataset, build_cache
-from vqlib.data.decode import Geometry, decode
+from vqlib.data.dataset import Dataset, Geometry, build_cache
+from vqlib.data.decode import decode
 from vqlib.data.sources import Record, Source, open_source
 from vqlib.data.synthetic import synthetic
 from vqlib.vqvae import VQVAE, VQVAEConfig
@@ -30,13 +32,29 @@ from .timing import Row, between, compare
 
 DISTRIBUTED = (600, 450)
 BATCH = 32
-LONGER = 8  # epochs in a turn of ours, which else were over in a tenth of a second: that measures waking up after the pause
-AUGMENTS = {"flips and rotation": Augment(), "flips and quarter turns": Augment(dihedral=True, rotate=0.0)}
+# epochs in a turn of ours: one would be over in a tenth of a second, most of it waking from a pause
+LONGER = 8
+AUGMENTS = {"flips and rotation": Augment(),
+            "flips and quarter turns": Augment(dihedral=True, rotate=0.0)}
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@dataclass
+class Scale:
+    """How much is measured."""
+
+    n: int                     # files
+    rounds: int
+    n_batches: int             # of a turn; an epoch: what workers fetched before it is little
+    geometry: Geometry
+
+
+FULL = Scale(n=96 * BATCH, rounds=5, n_batches=96, geometry=Geometry())
+TINY = Scale(n=40, rounds=1, n_batches=1, geometry=Geometry(16, 16))
+
+
 def sources(folder: Path, n: int):
-    """(name, files) of up to n JPEGs as they are found, then the same at the size that HAM10000 is distributed in."""
+    """(name, files) of up to n JPEGs as they are found, then the same at HAM10000's size."""
     found = open_source(n_synthetic=1).records if os.environ.get("VQLIB_DATA") else []
     files = [r.place for r in found if isinstance(r.place, Path)][:n]
     if files:
@@ -62,11 +80,11 @@ class PerImage(torch.utils.data.Dataset):
     def __init__(self, files, geometry: Geometry, cfg: Augment):
         self.files = files
         turn = transforms.RandomRotation(cfg.rotate, transforms.InterpolationMode.BILINEAR)
-        quarters = transforms.RandomChoice([transforms.RandomRotation((k, k)) for k in (0, 90, 180, 270)])
+        quarters = [transforms.RandomRotation((angle, angle)) for angle in (0, 90, 180, 270)]
         self.steps = transforms.Compose([
             transforms.Resize(geometry.resize), transforms.CenterCrop(geometry.crop),
-            transforms.RandomHorizontalFlip(0.5 if cfg.dihedral else cfg.flip), quarters if cfg.dihedral else turn,
-            transforms.ToTensor()])
+            transforms.RandomHorizontalFlip(0.5 if cfg.dihedral else cfg.flip),
+            transforms.RandomChoice(quarters) if cfg.dihedral else turn, transforms.ToTensor()])
 
     def __len__(self):
         return len(self.files)
@@ -75,9 +93,9 @@ class PerImage(torch.utils.data.Dataset):
         return self.steps(Image.open(self.files[i]).convert("RGB"))
 
 
-def consume(batches, n: int) -> None:
+def consume(feed, n: int) -> None:
     """As a training loop does: a batch is gone when the one after the next comes."""
-    for _ in islice(batches, n):
+    for _ in islice(feed, n):
         pass
 
 
@@ -86,20 +104,24 @@ def endless(loader):
         yield from loader
 
 
-def feeding(what, cfg: Augment, name, files, folder: Path, geometry: Geometry, rounds: int, n_batches: int):
+def feeding(what: str, name: str, files: list[Path], folder: Path, scale: Scale):
+    """Images per second with the augmentation `what`."""
+    cfg, geometry = AUGMENTS[what], scale.geometry
     dataset = Dataset(as_source(files), geometry, cache=folder / name)
     ours = batches(dataset, "all", BATCH, 0, cfg)
     loader = DataLoader(PerImage(files, geometry, cfg), BATCH, shuffle=True, drop_last=True,
                         num_workers=2, persistent_workers=True)
     theirs = endless(loader)
-    idle = (lambda: None) if n_batches == 1 else (lambda: time.sleep(1))  # its workers fetch ahead
-    turns = {"ours": n_batches * LONGER, "peer": n_batches}
-    seconds = compare(rounds, idle,
-                      ours=lambda: consume(ours, turns["ours"]), peer=lambda: consume(theirs, turns["peer"]))
-    per_image = {k: v / (turns[k] * BATCH) for k, v in seconds.items()}
-    rates = [f"{1 / np.median(per_image[k]):,.0f}" for k in ("ours", "peer")]
-    return Row(f"images/s into training, {geometry.crop} px, {what}", f"torchvision per image, 2 workers, {name}",
-               ">= 10", per_image["peer"] / per_image["ours"], f"{' : '.join(rates)} images/s")
+    pause = 0 if scale is TINY else 1                            # its workers fetch ahead
+    turns = {"ours": scale.n_batches * LONGER, "peer": scale.n_batches}
+    seconds = compare(scale.rounds, lambda: time.sleep(pause),
+                      ours=lambda: consume(ours, turns["ours"]),
+                      peer=lambda: consume(theirs, turns["peer"]))
+    per_image = {who: s / (turns[who] * BATCH) for who, s in seconds.items()}
+    rates = [f"{1 / np.median(per_image[who]):,.0f}" for who in ("ours", "peer")]
+    return Row(f"images/s into training, {geometry.crop} px, {what}",
+               f"torchvision per image, 2 workers, {name}", ">= 10",
+               per_image["peer"] / per_image["ours"], f"{' : '.join(rates)} images/s")
 
 
 def resident() -> int:
@@ -108,9 +130,13 @@ def resident() -> int:
 
 
 def one_epoch(folder: Path) -> int:
-    """By how many bytes this process grows at most while it takes each cached image once; the model is there before."""
+    """By how many bytes this process grows at most while it takes each cached image once.
+
+    The model is there before.
+    """
     model = VQVAE(VQVAEConfig())
     model(torch.zeros(BATCH, 3, 128, 128))
+    model.quantizer.step()
     before = most = resident()
     dataset = Dataset(as_source(sorted(folder.glob("*.jpg"))), Geometry(), cache=folder)
     for _ in islice(batches(dataset, "all", BATCH, 0, Augment()), len(dataset) // BATCH):
@@ -125,10 +151,12 @@ def residency(folder: Path, n: int):
     for i in range(n):
         cells = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
         cells.resize((128, 128)).save(folder / f"{i:05d}.jpg")
-    Dataset(as_source(sorted(folder.glob("*.jpg"))), Geometry(), cache=folder)           # builds the cache
-    grown = int(subprocess.check_output([sys.executable, "-m", "tests.bench.images", str(folder)], cwd=ROOT)) / 1e6
-    return Row(f"memory of one epoch of {n:,} images of 128 px, above the model, MB", "", "<= 300", [grown],
-               "resident, mapped files included")
+    files = sorted(folder.glob("*.jpg"))
+    Dataset(as_source(files), Geometry(), cache=folder)          # builds the cache
+    command = [sys.executable, "-m", "tests.bench.images", str(folder)]
+    grown = int(subprocess.check_output(command, cwd=ROOT)) / 1e6
+    return Row(f"memory of one epoch of {n:,} images of 128 px, above the model, MB", "",
+               "<= 300", [grown], "resident, mapped files included")
 
 
 def first_build(files, folder: Path, geometry: Geometry, rounds: int):
@@ -144,25 +172,26 @@ def first_build(files, folder: Path, geometry: Geometry, rounds: int):
             out[i] = decode(file, None, geometry)
         np.save(folder / "peer.npy", out)
 
-    seconds = compare(rounds, os.sync, ours=ours, peer=peer)          # the disk still writes what the turn before left
-    return Row(f"first build of the cache, {len(files):,} JPEGs, {geometry.crop} px", "one process with PIL", ">= 1.7",
+    # the disk still writes what the turn before left
+    seconds = compare(rounds, os.sync, ours=ours, peer=peer)
+    return Row(f"first build of the cache, {len(files):,} JPEGs, {geometry.crop} px",
+               "one process with PIL", ">= 1.7",
                seconds["peer"] / seconds["ours"], between(seconds["ours"], seconds["peer"]))
 
 
 def bench(tiny=False):
-    n, rounds = (40, 1) if tiny else (96 * BATCH, 5)                  # a turn is an epoch: what workers fetched before is little
-    geometry = Geometry(16, 16) if tiny else Geometry()
+    scale = TINY if tiny else FULL
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         folder = Path(folder)
-        for name, files in sources(folder, n):
-            for what, cfg in AUGMENTS.items():
-                yield feeding(what, cfg, name, files, folder, geometry, rounds, 1 if tiny else n // BATCH)
+        for name, files in sources(folder, scale.n):
+            for what in AUGMENTS:
+                yield feeding(what, name, files, folder, scale)
         if sys.platform == "linux":
             yield residency(folder / "noise", 40 if tiny else 10_015)
-        files = next(sources(folder, n if tiny else 9_025))[1]
-        yield first_build(files, folder, geometry, 1 if tiny else 3)
+        files = next(sources(folder, scale.n if tiny else 9_025))[1]
+        yield first_build(files, folder, scale.geometry, 1 if tiny else 3)
 
 
 if __name__ == "__main__":
-    keep_pages()                                                      # as every command and notebook does
+    keep_pages()                                                 # as commands and notebooks do
     print(one_epoch(Path(sys.argv[1])))

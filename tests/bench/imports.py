@@ -6,7 +6,8 @@ from pathlib import Path
 
 from .timing import Row, between, compare
 
-LIBRARY = "import vqlib.data.dataset, vqlib.vqvae, vqlib.gpt, vqlib.windowed_gpt, vqlib.train, vqlib.metrics, vqlib.presets"
+LIBRARY = ("import vqlib.data.dataset, vqlib.vqvae, vqlib.gpt, vqlib.windowed_gpt, vqlib.train, "
+           "vqlib.metrics, vqlib.presets")
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("umap", "sklearn", "numba")
 
@@ -17,10 +18,11 @@ def python(code: str) -> str:
 
 def bench(tiny=False):
     rounds = 1 if tiny else 7
-    seconds = compare(rounds, torch=lambda: python("import torch"), vqlib=lambda: python("import vqlib, torch"),
-                      whole=lambda: python(LIBRARY))
+    seconds = compare(rounds, torch=lambda: python("import torch"),
+                      vqlib=lambda: python("import vqlib, torch"), whole=lambda: python(LIBRARY))
     for name, what in (("vqlib", "`import vqlib`"), ("whole", "all of vqlib's modules")):
         yield Row(f"{what}: time", "`import torch`", "<= 1.2", seconds[name] / seconds["torch"],
                   between(seconds[name], seconds["torch"]))
-    loaded = json.loads(python(f"{LIBRARY}; import json, sys; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"))
+    which = f"[name for name in {HEAVY} if name in sys.modules]"
+    loaded = json.loads(python(f"{LIBRARY}; import json, sys; print(json.dumps({which}))"))
     yield Row(f"of {', '.join(HEAVY)} it loads", "", "<= 0", [len(loaded)], " ".join(loaded))

@@ -1,4 +1,4 @@
-"""What others would use: plain versions in their own style, and adapters that let packages stand in for ours.
+"""What others would use: plain versions in their own style, and adapters of packages to our API.
 
 Needs the extra `bench` for GPT-2 of `transformers` and for `vector-quantize-pytorch`.
 """
@@ -11,7 +11,11 @@ from vqlib.vqvae import VQVAE, VQVAEConfig
 
 
 class OneHot(nn.Module):
-    """The EMA quantizer of the public PyTorch tutorials: whole distance matrix, one-hot encodings, two products with them."""
+    """The EMA quantizer of the public PyTorch tutorials.
+
+    It computes the whole distance matrix, one-hot encodings, and two products with them. The
+    codebook moves in the forward pass; `step` only returns that pass's perplexity.
+    """
 
     def __init__(self, n_codes, code_dim, decay=0.99, epsilon=1e-5):
         super().__init__()
@@ -20,38 +24,53 @@ class OneHot(nn.Module):
         self.ema = nn.Parameter(self.codebook.clone(), requires_grad=False)
         self.register_buffer("size", torch.zeros(n_codes))
 
-    def forward(self, z: Tensor) -> Quantized:                        # (B, D, h, w)
+    def forward(self, z: Tensor) -> Quantized:                   # (B, D, h, w)
         inputs = z.permute(0, 2, 3, 1).contiguous()
-        rows = inputs.view(-1, inputs.shape[-1])                      # (N, D)
-        distances = rows.pow(2).sum(1, keepdim=True) + self.codebook.pow(2).sum(1) - 2 * rows @ self.codebook.t()
+        rows = inputs.view(-1, inputs.shape[-1])                 # (N, D)
+        distances = (rows.pow(2).sum(1, keepdim=True) + self.codebook.pow(2).sum(1)
+                     - 2 * rows @ self.codebook.t())             # (N, K)
         index = distances.argmin(1)[:, None]
-        encodings = torch.zeros(len(rows), self.n_codes).scatter_(1, index, 1)           # (N, K)
+        encodings = torch.zeros(len(rows), self.n_codes).scatter_(1, index, 1)  # (N, K)
         e = (encodings @ self.codebook).view(inputs.shape)
         if self.training:
-            self.size = self.size * self.decay + (1 - self.decay) * encodings.sum(0)
-            n = self.size.sum()
-            self.size = (self.size + self.epsilon) / (n + self.n_codes * self.epsilon) * n
-            self.ema = nn.Parameter(self.ema * self.decay + (1 - self.decay) * (encodings.t() @ rows.detach()), False)
-            self.codebook = nn.Parameter(self.ema / self.size[:, None], False)
+            self.update(encodings, rows.detach())
         commit = F.mse_loss(e.detach(), inputs)
         p = encodings.mean(0)
-        perplexity = torch.exp(-torch.sum(p * torch.log(p + 1e-10)))
+        self.perplexity = torch.exp(-torch.sum(p * torch.log(p + 1e-10)))
         e = inputs + (e - inputs).detach()
-        return Quantized(e.permute(0, 3, 1, 2).contiguous(), index.view(inputs.shape[:-1]), commit, perplexity)
+        codes = index.view(inputs.shape[:-1])
+        return Quantized(e.permute(0, 3, 1, 2).contiguous(), codes, commit)
+
+    def update(self, encodings: Tensor, rows: Tensor) -> None:   # (N, K), (N, D)
+        self.size = self.size * self.decay + (1 - self.decay) * encodings.sum(0)
+        n = self.size.sum()
+        self.size = (self.size + self.epsilon) / (n + self.n_codes * self.epsilon) * n
+        sums = encodings.t() @ rows                              # (K, D)
+        self.ema = nn.Parameter(self.ema * self.decay + (1 - self.decay) * sums, False)
+        self.codebook = nn.Parameter(self.ema / self.size[:, None], False)
+
+    def step(self) -> Tensor:
+        return self.perplexity
 
 
 class Lucidrains(nn.Module):
-    """`vector-quantize-pytorch`: EMA, straight-through instead of its slower default, the rotation trick."""
+    """`vector-quantize-pytorch` with EMA; the codebook moves in the forward pass.
+
+    Straight-through gradients instead of its slower default, the rotation trick.
+    """
 
     def __init__(self, n_codes, code_dim, decay=0.99):
         super().__init__()
         from vector_quantize_pytorch import VectorQuantize
-        self.layer = VectorQuantize(code_dim, n_codes, decay=decay, commitment_weight=1.0, accept_image_fmap=True,
-                                    rotation_trick=False)
+        self.layer = VectorQuantize(code_dim, n_codes, decay=decay, commitment_weight=1.0,
+                                    accept_image_fmap=True, rotation_trick=False)
 
-    def forward(self, z: Tensor) -> Quantized:
+    def forward(self, z: Tensor) -> Quantized:                   # (B, D, h, w)
         e, codes, commit = self.layer(z)
-        return Quantized(e, codes, commit.sum(), torch.zeros(()))
+        return Quantized(e, codes, commit.sum())
+
+    def step(self) -> None:
+        """It reports no perplexity."""
 
 
 def vqvae_around(quantizer: type | None, cfg: VQVAEConfig) -> VQVAE:
@@ -63,20 +82,23 @@ def vqvae_around(quantizer: type | None, cfg: VQVAEConfig) -> VQVAE:
 
 
 class PlainBlock(nn.Module):
-    """nanoGPT's: dropout on attention, on its output and on the feed-forward net; biases everywhere."""
+    """nanoGPT's: dropout on attention, its output and the feed-forward net; biases everywhere."""
 
     def __init__(self, width, heads, dropout):
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.c_attn, self.c_proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(dropout))
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(),
+                                 nn.Linear(4 * width, width), nn.Dropout(dropout))
         self.resid_dropout = nn.Dropout(dropout)
 
-    def forward(self, x):                                             # (B, T, C)
+    def forward(self, x):                                        # (B, T, C)
         B, T, C = x.shape
-        q, k, v = (y.view(B, T, self.heads, -1).transpose(1, 2) for y in self.c_attn(self.ln_1(x)).split(C, 2))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0)
+        parts = self.c_attn(self.ln_1(x)).split(C, 2)
+        q, k, v = (y.view(B, T, self.heads, -1).transpose(1, 2) for y in parts)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True,
+                                           dropout_p=self.dropout if self.training else 0)
         x = x + self.resid_dropout(self.c_proj(y.transpose(1, 2).contiguous().view(B, T, C)))
         return x + self.mlp(self.ln_2(x))
 
@@ -86,12 +108,13 @@ class PlainGPT(nn.Module):
 
     def __init__(self, vocab, length, width, heads, layers, dropout):
         super().__init__()
-        self.wte, self.wpe, self.drop = nn.Embedding(vocab, width), nn.Embedding(length, width), nn.Dropout(dropout)
+        self.wte, self.wpe = nn.Embedding(vocab, width), nn.Embedding(length, width)
+        self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList([PlainBlock(width, heads, dropout) for _ in range(layers)])
         self.ln_f, self.head = nn.LayerNorm(width), nn.Linear(width, vocab, bias=False)
         self.wte.weight = self.head.weight
 
-    def forward(self, tokens, targets):                               # (B, T), (B, T)
+    def forward(self, tokens, targets):                          # (B, T), (B, T)
         x = self.drop(self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1])))
         for block in self.blocks:
             x = block(x)
@@ -104,6 +127,7 @@ def gpt2(vocab, length, width, heads, layers, dropout=0.0):
     from transformers import GPT2Config, GPT2LMHeadModel
     from transformers.utils import logging
     logging.set_verbosity_error()
-    return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_positions=length, n_embd=width, n_head=heads, n_layer=layers,
-                                      resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
-                                      bos_token_id=None, eos_token_id=None))
+    return GPT2LMHeadModel(GPT2Config(
+        vocab_size=vocab, n_positions=length, n_embd=width, n_head=heads, n_layer=layers,
+        resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
+        bos_token_id=None, eos_token_id=None))

@@ -1,8 +1,11 @@
-"""Sampling 64 images: ours with cached keys and values, the report's full pass per code, `generate` of `transformers`."""
+"""Sampling 64 images: ours with cached keys and values, the report's full pass per code, GPT-2.
+
+GPT-2 is that of `transformers` with its `generate`.
+"""
 import torch
 
 from vqlib.gpt import GPT, GPTConfig, draw
-from vqlib.windowed_gpt import WindowedGPTConfig, WindowedGPT
+from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
 from .peers import gpt2
 from .timing import Row, between, compare
@@ -10,10 +13,12 @@ from .timing import Row, between, compare
 
 @torch.no_grad()
 def reports_way(model: WindowedGPT, n: int, steps):
-    """The report's loop at some steps only: a pass over the last codes, as many as its window holds, then a draw."""
-    tokens, rng = torch.zeros(n, model.cfg.window, dtype=torch.long), torch.Generator().manual_seed(0)
+    """The report's loop at some steps only: a pass over the last window of codes, then a draw."""
+    tokens = torch.zeros(n, model.cfg.window, dtype=torch.long)
+    rng = torch.Generator().manual_seed(0)
     for t in steps:
-        draw(model(tokens[:, : t + 1])[:, -1, : model.cfg.n_codes], 1.0, 0, 1.0, rng)
+        logits = model(tokens[:, : t + 1])[:, -1, : model.cfg.n_codes]
+        draw(logits, 1.0, 0, 1.0, rng)
 
 
 def spaced(T: int, n: int) -> list[int]:
@@ -24,10 +29,13 @@ def spaced(T: int, n: int) -> list[int]:
 def against_the_report(grid: int, n: int, rounds: int, target: str, timed: int):
     ours, report = GPT(GPTConfig(grid=grid)).eval(), WindowedGPT(WindowedGPTConfig()).eval()
     T, labels = grid**2, torch.arange(n) % 7
-    seconds = compare(rounds, ours=lambda: ours.generate(labels), peer=lambda: reports_way(report, n, spaced(T, timed)))
+    seconds = compare(rounds, ours=lambda: ours.generate(labels),
+                      peer=lambda: reports_way(report, n, spaced(T, timed)))
     peer = seconds["peer"] * T / timed
-    return Row(f"sampling {n} images of {T:,} codes", f"the report's way, window {report.cfg.window}, no cache", target,
-               peer / seconds["ours"], f"{between(seconds['ours'], peer)}; theirs from {timed} evenly spaced steps of {T:,}")
+    note = f"{between(seconds['ours'], peer)}; theirs from {timed} evenly spaced steps of {T:,}"
+    return Row(f"sampling {n} images of {T:,} codes",
+               f"the report's way, window {report.cfg.window}, no cache", target,
+               peer / seconds["ours"], note)
 
 
 def against_transformers(grid: int, n: int, rounds: int):
@@ -35,12 +43,15 @@ def against_transformers(grid: int, n: int, rounds: int):
     ours, labels = GPT(cfg).eval(), torch.arange(n) % cfg.n_classes
     peer = gpt2(cfg.n_codes + 1, grid**2 + 1, cfg.width, cfg.heads, cfg.layers).eval()
     start = torch.full((n, 1), cfg.n_codes)
-    seconds = compare(rounds, ours=lambda: ours.generate(labels), guided=lambda: ours.generate(labels, guidance=2.0),
-                      peer=lambda: peer.generate(start, max_new_tokens=grid**2, do_sample=True, top_k=0, use_cache=True))
-    yield Row(f"sampling {n} images of {grid**2:,} codes", "`transformers` GPT-2, same size, `generate` with cache", ">= 2.5",
+    settings = {"max_new_tokens": grid**2, "do_sample": True, "top_k": 0, "use_cache": True}
+    seconds = compare(rounds, ours=lambda: ours.generate(labels),
+                      guided=lambda: ours.generate(labels, guidance=2.0),
+                      peer=lambda: peer.generate(start, **settings))
+    yield Row(f"sampling {n} images of {grid**2:,} codes",
+              "`transformers` GPT-2, same size, `generate` with cache", ">= 2.5",
               seconds["peer"] / seconds["ours"], between(seconds["ours"], seconds["peer"]))
-    yield Row("the same, guided", "unguided: time", "<= 1.7", seconds["guided"] / seconds["ours"],
-              between(seconds["guided"], seconds["ours"]))
+    yield Row("the same, guided", "unguided: time", "<= 1.7",
+              seconds["guided"] / seconds["ours"], between(seconds["guided"], seconds["ours"]))
 
 
 def bench(tiny=False):

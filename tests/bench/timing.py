@@ -1,6 +1,7 @@
-"""How this suite measures: contestants take turns in one process, and each figure is a ratio within one round.
+"""How this suite measures: contestants take turns in one process; results are ratios in a round.
 
-The speed of a shared machine drifts by more than the differences of interest; turns drift together, their ratio does not.
+The speed of a shared machine drifts by more than the differences of interest. Turns of one round
+drift together, so their ratio does not.
 """
 import json
 import tempfile
@@ -19,11 +20,11 @@ SIDE = 1024  # of the matrix product that stands for what the machine can do
 
 @dataclass
 class Row:
-    """One line of the table: a figure per round, and what it should be."""
+    """One row of the table: a value per round, and what their median should be."""
 
     what: str
     against: str
-    target: str                # ">= 30" or "<= 1.7"; "" for a figure without one
+    target: str                # ">= 30" or "<= 1.7"; "" for a value without one
     values: list[float]
     note: str = ""             # the seconds behind the ratio, what was extrapolated
     machine: dict = field(default_factory=dict)
@@ -44,14 +45,15 @@ class Row:
 
     def cells(self) -> list[str]:
         spread = " / ".join(f"{v:.3g}" for v in (min(self.values), self.median, max(self.values)))
-        verdict = {True: "yes", False: "**no**", None: ""}[self.met]
-        return [self.what, self.against, self.target, spread, verdict, self.note]
+        reached = {True: "yes", False: "**no**", None: ""}[self.met]
+        return [self.what, self.against, self.target, spread, reached, self.note]
 
 
 def compare(rounds: int, rest=lambda: None, **contestants) -> dict[str, np.ndarray]:
-    """Seconds (rounds,) of each contestant: one run each to warm up, then one after another, round by round.
+    """Seconds (rounds,) of each contestant.
 
-    `rest`: what ends before each run that others left behind, such as workers that go on when their turn is over.
+    Each runs once to warm up, then one after another, round by round. `rest` is called before each
+    run: it waits for what others left behind, such as workers that go on after their turn.
     """
     seconds = {name: [] for name in contestants}
     for number in range(rounds + 1):
@@ -70,21 +72,29 @@ def between(a: np.ndarray, b: np.ndarray) -> str:
 
 
 def products(side=SIDE) -> dict:
-    """Contestants: ten square float32 matrix products, and the same as 1 x 1 convolutions, each by its own library on a CPU."""
+    """Contestants: ten square float32 matrix products, and the same as 1 x 1 convolutions.
+
+    On a CPU each has a library of its own.
+    """
     a, b = torch.randn(2, side, side)
-    pixels, kernels = a[None, None].permute(0, 3, 1, 2), b.T.contiguous()[:, :, None, None]
+    pixels = a[None, None].permute(0, 3, 1, 2)                   # (1, side, 1, side)
+    kernels = b.T.contiguous()[:, :, None, None]
     return {"matrix product": lambda: [a @ b for _ in range(10)],
             "1 x 1 convolution": lambda: [F.conv2d(pixels, kernels) for _ in range(10)]}
 
 
 def shares(work: int, seconds: dict, target: str, note: str):
-    """Rows: the share of the rates of `products`, timed in the same rounds, at which ours does its `work` operations."""
+    """Rows: at which share of the rates of `products` ours does its `work` operations.
+
+    Both were timed in the same rounds.
+    """
     for name, goal in (("matrix product", target), ("1 x 1 convolution", "")):
         rate = 10 * 2 * SIDE**3 / seconds[name]
-        yield Row(f"its share of a {name}'s rate", f"{rate.mean() / 1e9:.0f} GFLOP/s", goal, work / seconds["ours"] / rate, note)
+        yield Row(f"its share of a {name}'s rate", f"{rate.mean() / 1e9:.0f} GFLOP/s", goal,
+                  work / seconds["ours"] / rate, note)
 
 
-def attention_flops(q, k, v, *args, **kwargs) -> int:                # shapes (B, H, t, c)
+def attention_flops(q, k, v, *args, **kwargs) -> int:            # shapes (B, H, t, c)
     """Of causal attention: two products over half of the t x t square, backward five."""
     return 2 * q[0] * q[1] * q[2] * k[2] * q[3]
 
@@ -94,22 +104,29 @@ def attention_backward_flops(out, q, k, *args, **kwargs) -> int:
 
 
 def flops(run) -> int:
-    """Floating-point operations of matrix products, convolutions and attention in one call."""
-    aten = torch.ops.aten                                             # PyTorch's counter does not know attention on a CPU
-    known = {aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
-             aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops}
+    """Floating-point operations of matrix products, convolutions and attention in one call.
+
+    PyTorch's counter does not know attention on a CPU.
+    """
+    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    known = {forward: attention_flops, backward: attention_backward_flops}
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         run()
     return counter.get_total_flops()
 
 
 def peak_bytes(run) -> int:
-    """Most bytes of tensors that one call holds at a time beyond those that were there; CPU, PyTorch's own accounting."""
-    run()                                                             # what it allocates once and keeps is no peak
+    """Most bytes of tensors that one call holds at a time beyond those that were there.
+
+    On the CPU, by PyTorch's own accounting.
+    """
+    run()                                                        # what it keeps for good is no peak
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         run()
     with tempfile.TemporaryDirectory() as folder:
         record.export_chrome_trace(str(Path(folder) / "trace.json"))
         events = json.loads((Path(folder) / "trace.json").read_text())["traceEvents"]
     steps = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]")
-    return int(max(0, np.cumsum([step for _, step in steps], dtype=np.int64).max(initial=0)))
+    held = np.cumsum([step for _, step in steps], dtype=np.int64)
+    return int(max(0, held.max(initial=0)))
