@@ -179,7 +179,6 @@ def test_a_model_of_another_version_is_refused_by_name(tmp_path, vqvae, monkeypa
         load_model(tmp_path / "old.safetensors")
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="load_model looks the kind up unguarded")
 def test_a_model_of_a_kind_that_is_not_known_is_refused_by_name(tmp_path, vqvae, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(vqlib.checkpoint.KINDS, "codec", (type(vqvae), type(vqvae.cfg)))

@@ -1,4 +1,6 @@
 """Laws of entropy-constrained encoding: lambda 0 finds the nearest codes, more saves nats."""
+import copy
+
 import pytest
 import torch
 from conftest import loud
@@ -97,3 +99,8 @@ def test_at_lambda_0_the_encoder_is_the_vqvae_itself(vqvae, prior):
     encoder = encoder_for(vqvae, prior, 0.7)
     assert isinstance(encoder, EntropyConstrainedEncoder)
     assert (encoder.vqvae, encoder.prior, encoder.lambda_) == (vqvae, prior, 0.7)
+
+
+def test_a_copy_encodes_as_the_original_does(vqvae, prior, images):
+    encoder = EntropyConstrainedEncoder(vqvae, prior, 0.3)
+    assert torch.equal(copy.deepcopy(encoder).encode(images), encoder.encode(images))

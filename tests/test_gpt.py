@@ -233,6 +233,20 @@ def test_a_shared_head_is_several_equal_heads(codes):
     torch.testing.assert_close(shared.nats(*codes), own.nats(*codes), rtol=1e-4, atol=1e-4)
 
 
+def test_a_sampler_takes_codes_at_every_cell_but_the_first(gpt):
+    labels = torch.arange(3)
+    with pytest.raises(ValueError, match="step 0 of 16"):
+        Sampler(gpt, labels).step(labels)
+    sampler = Sampler(gpt, labels)
+    sampler.step()
+    with pytest.raises(ValueError, match="step 1 of 16"):
+        sampler.step()
+    for _ in range(15):
+        sampler.step(labels)
+    with pytest.raises(ValueError, match="step 16 of 16"):
+        sampler.step(labels)
+
+
 def test_guidance_of_one_is_the_class_and_of_zero_is_any_class(gpt):
     labels = torch.full((4,), 2)
     conditional = gpt.generate(labels, seed=1)

@@ -15,6 +15,7 @@ from vqlib.checkpoint import FileError, load_state
 from vqlib.data.augment import Augment, dihedral
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig
 from vqlib.gpt import GPT, GPTConfig
+from vqlib.quantizer import Quantizer
 from vqlib.train import (
     TrainConfig,
     encode_dataset,
@@ -195,6 +196,19 @@ def test_the_given_variance_divides_the_error(dataset):
         for v in (1.0, 0.05)
     )
     assert twentieth == pytest.approx(20 * one, rel=1e-5)
+
+
+@pytest.mark.parametrize("data_init", [True, False])
+def test_the_codebook_is_placed_once_before_the_first_update_or_never(
+        dataset, tmp_path, monkeypatch, data_init):
+    steps, place = [], Quantizer.init_from
+    monkeypatch.setattr(Quantizer, "init_from", lambda q, z: steps.append(q.steps) or place(q, z))
+    for stop in (7, None):                                       # again, after a resume
+        model = VQVAE(replace(TINY, data_init=data_init))
+        for step, _ in train_vqvae(model, dataset, CONFIG, Augment(), folder=tmp_path):
+            if step == stop:
+                break
+    assert steps == [0] * data_init
 
 
 # schedule -----------------------------------------------------------------------------------------

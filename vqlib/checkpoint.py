@@ -78,14 +78,14 @@ def load_model(path: Path, kind: str | None = None, made_by: str = ""):
         hint = f": {made_by} makes it, run that first" if made_by else f" in {path.parent}"
         raise FileError(f"{path.name} is missing{hint}")
     weights, metadata = read_checked(path)
-    found = metadata["kind"]
+    found = metadata.get("kind")
     if kind and found != kind:
         raise FileError(f"{path.name} holds a {found}, a {kind} is needed")
-    cls, config = KINDS[found]
     try:
+        cls, config = KINDS[found]
         model = cls(config(**metadata["config"]))
         model.load_state_dict(weights)
-    except (TypeError, RuntimeError) as e:
+    except (KeyError, TypeError, RuntimeError) as e:
         raise FileError(f"{path.name} holds a {found} of another version of vqlib: fetch or train "
                         "it again") from e
     return model.eval(), metadata

@@ -26,6 +26,8 @@ class EntropyConstrainedEncoder:
     lambda_: float
 
     def __getattr__(self, name):
+        if name == "vqvae":                                      # while a copy is being made
+            raise AttributeError(name)
         return getattr(self.vqvae, name)
 
     @torch.no_grad()

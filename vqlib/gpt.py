@@ -276,7 +276,13 @@ class Sampler:
 
     @torch.no_grad()
     def step(self, codes: Tensor | None = None) -> Tensor:       # (B,) -> (B, K)
-        """Logits of the next cell; `codes` were chosen at the cell before, None at the first."""
+        """Logits of the next cell; `codes` were chosen at the cell before, None at the first.
+
+        Raises ValueError for codes at the first cell, none later, and after the last cell.
+        """
+        if (codes is None) != (self.t == 0) or self.t == self.context.shape[1]:
+            raise ValueError(f"step {self.t} of {self.context.shape[1]} takes the codes of the "
+                             "cell before: none at the first, some at all others")
         if codes is not None:
             self.codes[:, self.t - 1] = codes
         x = self.gpt.embed(self.codes, self.context, self.t, 1)  # (B, 1, C)

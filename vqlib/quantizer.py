@@ -53,22 +53,24 @@ class Quantizer(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:                   # (B, D, h, w)
         """Raises ValueError unless z has D channels."""
-        with torch.autocast(z.device.type, enabled=False):       # bfloat16 confuses near codes
-            # channels last, like the looked-up vectors: comparing both is three times as fast
-            z = z.float().contiguous(memory_format=torch.channels_last)
-            codes = self.encode(z)                               # (B, h, w)
-            e = self.lookup(codes)                               # (B, D, h, w) before the step
-            if self.training:
-                self.collect(as_rows(z.detach()), codes.flatten())
+        # channels last, like the looked-up vectors: comparing both is three times as fast
+        z = z.float().contiguous(memory_format=torch.channels_last)
+        codes = self.encode(z)                                   # (B, h, w)
+        e = self.lookup(codes)                                   # (B, D, h, w) before the step
+        if self.training:
+            self.collect(as_rows(z.detach()), codes.flatten())
+        with torch.autocast(z.device.type, enabled=False):
             e, commit = StraightThrough.apply(z, e)              # only z gets a gradient
-            return Quantized(e, codes, commit)
+        return Quantized(e, codes, commit)
 
     def encode(self, z: Tensor) -> Tensor:                       # (B, D, h, w) -> (B, h, w)
         """The index of the nearest code of each cell."""
         if z.shape[1] != self.codebook.shape[1]:
             raise ValueError(f"the quantizer takes {self.codebook.shape[1]} channels, "
                              f"got {tuple(z.shape)}")
-        return nearest(as_rows(z.detach()), self.codebook).view(len(z), *z.shape[2:])
+        with torch.autocast(z.device.type, enabled=False):       # bfloat16 confuses near codes
+            index = nearest(as_rows(z.detach()), self.codebook)  # (N,)
+        return index.view(len(z), *z.shape[2:])
 
     def lookup(self, codes: Tensor) -> Tensor:                   # (B, h, w) -> (B, D, h, w)
         return F.embedding(codes, self.codebook).movedim(-1, 1)
