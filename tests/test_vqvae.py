@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from conftest import TINY
 
+from vqlib.metrics import REPORT_MEAN, REPORT_STD
 from vqlib.vqvae import VQVAE, VQVAEConfig
 
 
@@ -28,7 +29,7 @@ def test_encoding_during_training_leaves_the_codebook_as_it_is(vqvae, dataset):
 
 
 def test_normalising_is_undone_channel_by_channel(dataset):
-    mean, std = (0.6567, 0.3680, 0.3743), (0.1701, 0.1709, 0.1831)  # the report's
+    mean, std = REPORT_MEAN, REPORT_STD
     model, x = VQVAE(TINY, mean, std), dataset[np.arange(8)]
     assert torch.allclose(model.denormalise(model.normalise(x)), x, atol=1e-6)
     assert model.denormalise(torch.zeros(1, 3, 1, 1)).flatten().tolist() == pytest.approx(mean)

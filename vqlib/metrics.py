@@ -14,6 +14,9 @@ from vqlib.data.dataset import in_chunks
 from vqlib.quantizer import perplexity
 from vqlib.train import held_out_nats
 
+# mean and standard deviation of the report's training pixels in [0, 1]: red, green, blue
+REPORT_MEAN, REPORT_STD = (0.6567, 0.3680, 0.3743), (0.1701, 0.1709, 0.1831)
+
 
 def to_8_bits(x: Tensor) -> Tensor:
     """Round to the 256 values that a file can hold."""
