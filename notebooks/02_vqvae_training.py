@@ -328,7 +328,7 @@ Markdown(results.table("limits"))
 # are far below. So a code names a *colour*, three numbers, and where an edge runs the decoder has
 # to guess from the colours around. And those colours were no news: the four cells beside tell 72,
 # 50 and 27 % of the three axes, which is worth 1.7 bits; the prior of notebook 4, which sees more,
-# finds 2.7 of the nine.
+# finds 2.6 of the nine.
 #
 # The table (`python -m vqlib.studies limits`) is the same run, shorter: 31.0 dB after 2,500
 # updates, while 10,000 have 34.2. In between lies a leap: at update 3,000 of the long run the

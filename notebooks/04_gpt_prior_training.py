@@ -44,7 +44,7 @@ SPLIT = "validation"
 
 # %%
 ws = open_workspace(PRESET, DATA)
-ws.require("gpt", "windowed")
+ws.require("prior", "windowed")
 dataset, preset = ws.dataset, ws.preset
 print(ws)
 vqvae, _ = load_model(ws.folder / "vqvae.safetensors", "vqvae", made_by="notebook 02")
@@ -69,7 +69,7 @@ if prior_file.exists():                                             # it ships, 
     lambda_ = metadata.get("encoding_lambda", 0.0)
     encoder = encoder_for(vqvae, finished.to(ws.device), lambda_)
 both_finished = prior_file.exists() and windowed_file.exists()
-augmentations = (0,) if both_finished else preset.augmentations     # more are for training only
+augmentations = (0,) if both_finished else preset.prior_augmentations  # more: for training only
 print(f"entropy-constrained codes, lambda {lambda_}" if lambda_ else "nearest codes")
 
 # %%
@@ -104,7 +104,7 @@ for name, value in lines.items():
 # lies between. Predict: which cells will be expensive, which cheap?
 
 # %%
-gpt = GPT(replace(preset.gpt, n_classes=len(dataset.classes))).to(ws.device)
+gpt = GPT(replace(preset.prior, n_classes=len(dataset.classes))).to(ws.device)
 windowed = WindowedGPT(preset.windowed).to(ws.device)
 side = vqvae.cfg.grid
 turns = gpt.generation_order.argsort().view(side, side).cpu()       # of each cell
@@ -143,7 +143,7 @@ print(f"the code of turn {turn} depends on those of turns {reached.min()}..{reac
 # ## Run: the whole grid
 
 # %%
-training = preset.gpt_training
+training = preset.prior_training
 loop = train_prior(gpt, train, held_out, training, ws.folder / "prior", dataset.fingerprint)
 for _step, _losses in watch(loop, training.steps):
     pass
@@ -264,11 +264,11 @@ plots.save(fig, ws, "04_entropy_constrained")
 # **What we saw** (HAM10000, `flagship`, weights that ship, 921 validation images). The unigram line
 # saves almost nothing over $\ln K$: a healthy codebook uses its codes evenly. Context saves the
 # rest. On entropy-constrained codes, chosen by the whole-grid prior itself at lambda 1.8, that
-# prior reaches **<<2.72?: whole grid>> nats/code (<<1,005?: whole grid>> bits per image)**, the
-# window **<<nats: window>> (<<bits: window>>)**: <<percent: window over whole grid>> apart. These
-# codes favour the prior that chose them; priors that are trained here meet on nearest codes. Both
-# were trained on codes that an earlier prior had chosen, for about as many minutes, 17 of two cores
-# and 30 of one (the whole grid had learnt two other sets of codes before). At f = 8 most of a
+# prior reaches **2.72 nats/code (1,005 bits per image)**, the window **3.10 (1,143)**: the window
+# needs 14 % more. These codes favour the prior that chose them; priors that are trained here meet
+# on nearest codes. Both were trained on codes that an earlier prior had chosen, for about as many
+# minutes, 17 of two cores and 30 of one (the whole grid had learnt two other sets of codes before,
+# so this is no controlled comparison). At f = 8 most of a
 # code's surprise is local, the shade of a patch, and a window of four rows sees what there is to
 # see of that. What it cannot know is where it is, and that costs few bits: notebook 5 shows what
 # they are worth. (Under `quick`, with half the pixels per code, codes are far more predictable, and
@@ -278,8 +278,8 @@ plots.save(fig, ws, "04_entropy_constrained")
 # whole grid pays most for the few codes that it draws first, with nothing around them, and least
 # for the last ones, which close gaps: the lattice in the left map is the generation order. In the
 # curves of its training, held-out loss lies *below* the training loss (2.85 against 2.92 at the
-# end, on 460 images each): nothing is memorised. Knowing the diagnosis saves
-# <<bits saved by the class>> bits per image: a class is a matter of few bits, too.
+# end, on 460 images each): nothing is memorised. Knowing the diagnosis saves 1.0 bits per image: a
+# class is a matter of few bits, too.
 #
 # The curve is flat at its right end: of 64 validation images the first 0.8 bits per code cost 0.1
 # dB (6.37 to 5.58 bits, 34.3 to 34.2 dB), the next 0.7 a third of a decibel more. Those bits told
@@ -305,4 +305,4 @@ best = min(evaluations, key=lambda line: line["held_out"])
 ours, window = (result[name]["nats_per_code"] for name in ("whole grid", "window"))
 save_results(ws, "04", f"{ours:.2f} nats/code (window {window:.2f})", lines=lines, **result,
              encoding_lambda=lambda_, bits_saved_by_class=float(gain), best=best)
-print(footer(ws, preset.gpt_training.seed))
+print(footer(ws, preset.prior_training.seed))

@@ -46,7 +46,7 @@ GUIDANCE = 2.0                                        # for a diagnosis on deman
 
 # %%
 ws = open_workspace(PRESET, DATA)
-ws.require("gpt", "windowed", "flow_decoder")
+ws.require("prior", "windowed", "flow_decoder")
 dataset, n = ws.dataset, ws.preset.n_samples
 print(ws)
 vqvae, _ = load_model(ws.folder / "vqvae.safetensors", "vqvae", "notebook 02")
@@ -382,7 +382,7 @@ widgets.sample_explorer(stochastic, gpt, classes)
 # stand above):
 #
 # - The window paints skin with blots at the edges, the report's "textures without lesions", though
-#   its nats are only <<a tenth?: see 04>> more; the whole grid draws one lesion on skin in about 27
+#   its nats are only a seventh more; the whole grid draws one lesion on skin in about 27
 #   of 32 unpicked samples. The difference is knowing where one is.
 # - So do photographs: 28 of 32 by the same eye, the rest is faint, scaly, or fills the frame. The
 #   segmenter finds a whole lesion in 81 % of these 32 samples and of these photographs; on test in

@@ -20,7 +20,8 @@ from vqlib.entropy_constrained import EntropyConstrainedEncoder
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig, StochasticDecoder
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.presets import PRESETS
-from vqlib.train import TrainConfig
+from vqlib.train import TrainConfig, read_log
+from vqlib.vqvae import VQVAE
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -153,7 +154,8 @@ def test_a_flow_decoder_for_other_codes_is_refused(weights, tmp_path, capsys):
     save_model(tmp_path / "other.safetensors", other, **METADATA)
     line = fails(capsys, "sample", *arguments(weights), "--flow-decoder",
                  tmp_path / "other.safetensors", "--out", tmp_path / "a.png")
-    assert "other.safetensors is for codes of width 8, the VQ-VAE's have 4" in line
+    assert "other.safetensors" in line
+    assert "for codes of width 8, the VQ-VAE's have 4" in line
 
 
 def arguments(weights):
@@ -232,7 +234,7 @@ def short(monkeypatch):
     smoke = replace(
         PRESETS["smoke"], geometry=Geometry(16, 16), n_synthetic=40,
         vqvae=TINY, vqvae_training=TrainConfig(steps=4, batch=8),
-        gpt=GPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1), gpt_training=prior,
+        prior=GPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1), prior_training=prior,
         windowed=WindowedGPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1),
         windowed_training=prior,
         flow_decoder=FlowDecoderConfig(code_dim=4, width=8, layers=1, steps=2),
@@ -284,13 +286,68 @@ def test_train_all_goes_on_where_it_stopped(short, ham, home):
 
 def test_a_preset_without_a_prior_trains_its_vqvae_and_says_so_of_the_rest(
         short, ham, home, monkeypatch, capsys):
-    bare = replace(PRESETS["smoke"], gpt=None, windowed=None, flow_decoder=None)
+    bare = replace(PRESETS["smoke"], prior=None, windowed=None, flow_decoder=None)
     monkeypatch.setitem(PRESETS, "smoke", bare)
     data = ["--preset", "smoke", "--data", ham[0]]
     runs("train", "all", *data)
     assert [path.stem for path in home.rglob("*.safetensors")] == ["vqvae"]
     for name in ("prior", "windowed", "flow-decoder"):
         assert f"preset smoke has no {name}" in fails(capsys, "train", name, *data)
+
+
+@pytest.mark.parametrize("model", ["all", "vqvae"])
+def test_who_trains_a_vqvae_takes_none(short, ham, weights, capsys, model):
+    line = fails(capsys, "train", model, "--data", ham[0], "--vqvae", weights[0])
+    assert "--vqvae" in line
+
+
+@pytest.mark.parametrize("name", ["model", "folder.safetensors", "v1.pt"])
+def test_an_output_that_is_no_model_file_is_refused_before_training(
+        short, ham, home, tmp_path, capsys, name):
+    (tmp_path / "folder.safetensors").mkdir()
+    line = fails(capsys, "train", "vqvae", "--data", ham[0], "--out", tmp_path / name)
+    assert name in line
+    assert not home.exists()                                     # not even the data was opened
+
+
+def test_model_files_whose_names_have_dots_keep_runs_of_their_own(short, ham, tmp_path):
+    for name, steps in (("a.1", 3), ("a.2", 4)):
+        runs("train", "vqvae", "--preset", "smoke", "--data", ham[0], "--steps", steps,
+             "--out", tmp_path / f"{name}.safetensors")
+        assert read_log(tmp_path / name)[-1]["step"] == steps
+
+
+@pytest.mark.parametrize("name", ["prior", "windowed"])
+def test_a_prior_is_not_trained_on_another_grid(short, ham, home, tmp_path, capsys, name):
+    other = VQVAE(replace(TINY, n_down=1))
+    save_model(tmp_path / "other.safetensors", other, **METADATA)
+    line = fails(capsys, "train", name, "--preset", "smoke", "--data", ham[0],
+                 "--vqvae", tmp_path / "other.safetensors")
+    assert "the VQ-VAE has (8, 16)" in line
+    assert not [*home.rglob(f"{name}*")]
+
+
+def test_a_flow_decoder_whose_patches_do_not_divide_the_cells_is_refused(
+        short, weights, ham, home, monkeypatch, capsys):
+    coarse = replace(PRESETS["smoke"].flow_decoder, patch=8)
+    monkeypatch.setitem(PRESETS, "smoke", replace(PRESETS["smoke"], flow_decoder=coarse))
+    line = fails(capsys, "train", "flow-decoder", "--preset", "smoke", "--data", ham[0],
+                 "--vqvae", weights[0])
+    assert "patches of 8 px do not divide the VQ-VAE's cells of 4 px" in line
+
+
+def test_a_vqvae_given_as_a_prior_and_a_lambda_without_one_are_named(weights, ham, capsys):
+    command = ["evaluate", "--vqvae", weights[0], "--data", ham[0], "--split", "all"]
+    line = fails(capsys, *command, "--prior", weights[0])
+    assert "vqvae.safetensors holds a vqvae, a gpt or windowed_gpt is needed" in line
+    assert "--lambda" in fails(capsys, *command, "--lambda", 1)
+
+
+@pytest.mark.parametrize("lambda_", ["-1", "nan", "inf"])
+def test_a_lambda_that_is_no_price_is_named(weights, ham, capsys, lambda_):
+    line = fails(capsys, "evaluate", *arguments(weights), "--data", ham[0], "--split", "all",
+                 "--lambda", lambda_)
+    assert f"lambda {float(lambda_)}" in line
 
 
 def test_train_all_takes_no_single_file(short, ham, tmp_path, capsys):

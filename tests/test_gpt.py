@@ -372,6 +372,35 @@ def test_settings_out_of_range_are_refused_by_name(gpt, settings):
         gpt.generate(torch.tensor([0]), **settings)
 
 
+@pytest.mark.parametrize("settings", [
+    {"first_top_p": 0.0}, {"first_top_p": 2.0}, {"first_top_p": math.nan},
+    {"guidance": math.nan}, {"guidance": math.inf}, {"temperature": math.inf}])
+def test_settings_that_only_some_codes_would_notice_are_refused_by_name(gpt, settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        gpt.generate(torch.tensor([0]), **settings)
+
+
+@pytest.mark.parametrize("label", [-1, 8])
+def test_labels_that_no_class_has_are_refused(gpt, label):
+    with pytest.raises(ValueError, match=r"labels must be in 0\.\.7"):
+        gpt.generate(torch.tensor([0, label]))
+
+
+def test_inpainting_takes_codes_and_mask_together(gpt, codes):
+    x, labels = codes
+    for half in ({"known": x}, {"keep": torch.ones(6, 16, dtype=torch.bool)}):
+        with pytest.raises(ValueError, match="needs both"):
+            gpt.generate(labels, **half)
+
+
+def test_codes_of_another_grid_are_refused(gpt, codes):
+    x, labels = codes
+    with pytest.raises(ValueError, match="knows 16 codes an image, got 9"):
+        gpt.nats(x[:, :9], labels)
+    with pytest.raises(ValueError, match="at most 15 codes of 16"):
+        gpt(x, labels)
+
+
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="128 is no multiple of 6"):
         GPTConfig(heads=6)

@@ -19,7 +19,7 @@ each = pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 @each
 def test_the_parts_of_a_preset_fit_together(preset):
     assert preset.vqvae.image_size == preset.geometry.crop
-    for prior in filter(None, (preset.gpt, preset.windowed)):
+    for prior in filter(None, (preset.prior, preset.windowed)):
         assert prior.grid == preset.vqvae.grid
         assert prior.n_codes == preset.vqvae.n_codes
     if preset.flow_decoder:
@@ -30,20 +30,20 @@ def test_the_parts_of_a_preset_fit_together(preset):
 
 @each
 def test_a_model_of_a_preset_has_settings_of_its_training_and_a_vqvae_is_always_there(preset):
-    for model in ("vqvae", "gpt", "windowed", "flow_decoder"):
+    for model in ("vqvae", "prior", "windowed", "flow_decoder"):
         trained = getattr(preset, f"{model}_training")
         assert (getattr(preset, model) is None) == (trained is None)
     assert preset.vqvae
 
 
 def test_only_flagship_f4_is_a_vqvae_alone():
-    bare = [p.name for p in PRESETS.values() if not (p.gpt and p.windowed and p.flow_decoder)]
+    bare = [p.name for p in PRESETS.values() if not (p.prior and p.windowed and p.flow_decoder)]
     assert bare == ["flagship-f4"]
 
 
 @each
 def test_every_run_trains_at_a_positive_rate_to_its_end_and_is_evaluated(preset):
-    priors = [preset.gpt_training, preset.windowed_training]
+    priors = [preset.prior_training, preset.windowed_training]
     for config in filter(None, (preset.vqvae_training, preset.flow_decoder_training, *priors)):
         assert all(config.lr(s) > 0 for s in (0, config.steps // 2, config.steps - 1))
     for config in filter(None, priors):
@@ -89,9 +89,9 @@ def test_report_has_the_settings_of_the_report():
 def test_the_flagship_has_256_codes_an_image_and_heads_that_divide():
     p = PRESETS["flagship"]
     assert p.vqvae.grid**2 == 256
-    assert p.gpt.width % p.gpt.heads == 0
-    assert len(set(p.augmentations)) == len(p.augmentations) == 4
-    assert set(p.augmentations) <= set(range(8))
+    assert p.prior.width % p.prior.heads == 0
+    assert len(set(p.prior_augmentations)) == len(p.prior_augmentations) == 4
+    assert set(p.prior_augmentations) <= set(range(8))
     assert p.augment.dihedral
 
 
@@ -123,9 +123,9 @@ def test_what_ships_was_trained_by_the_settings_of_its_preset(path):
     _, metadata = load_model(path)
     preset, name = PRESETS[metadata["preset"]], path.stem.rpartition("-")[0]
     preset = preset.baseline if name == "baseline" else preset
-    model = {"baseline": "vqvae", "prior": "gpt", "flow-decoder": "flow_decoder"}.get(name, name)
+    model = {"baseline": "vqvae", "flow-decoder": "flow_decoder"}.get(name, name)
     config, training = getattr(preset, model), getattr(preset, f"{model}_training")
-    if model == "gpt":
+    if model == "prior":
         config = replace(config, n_classes=len(metadata["classes"]))
     expected = json.loads(json.dumps([asdict(config), asdict(training)]))
     assert [metadata["config"], metadata["training"]] == expected

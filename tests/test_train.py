@@ -11,8 +11,9 @@ from conftest import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vqlib.train
-from vqlib.checkpoint import FileError, load_state
+from vqlib.checkpoint import FileError, load_state, save_model
 from vqlib.data.augment import Augment, dihedral
+from vqlib.data.batches import batches
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.quantizer import Quantizer
@@ -209,6 +210,37 @@ def test_the_codebook_is_placed_once_before_the_first_update_or_never(
             if step == stop:
                 break
     assert steps == [0] * data_init
+
+
+def test_a_vqvae_too_sees_rare_classes_more_often_where_it_is_asked(dataset, monkeypatch):
+    seen = []
+    monkeypatch.setattr(vqlib.train, "batches", lambda *a: seen.append(a[-1]) or batches(*a))
+    next(train_vqvae(VQVAE(TINY), dataset, replace(CONFIG, class_balance=0.5), Augment()))
+    assert seen == [0.5]
+
+
+def test_a_finished_prior_that_was_adopted_is_not_saved_as_trained_here(tmp_path):
+    model, loop = prior_loop(GPT, GPT_SIZE)
+    save_model(tmp_path / "prior.safetensors", model, training=CONFIG)
+    assert list(loop(GPT(GPT_SIZE, seed=1), CONFIG, tmp_path / "prior")) == []
+    assert not (tmp_path / "prior" / "state.pt").exists()
+
+
+def test_without_held_out_images_a_prior_is_not_trained():
+    empty = torch.zeros(0, 1, 16).short(), torch.zeros(0).long()
+    with pytest.raises(ValueError, match="0 held-out images"):
+        next(train_prior(GPT(GPT_SIZE), coded(40, 1), empty, CONFIG))
+
+
+def test_a_codebook_that_is_no_number_is_not_saved(dataset, tmp_path):
+    model = VQVAE(TINY)
+    loop = train_vqvae(model, dataset, CONFIG, Augment(), folder=tmp_path)
+    for _ in range(9):
+        next(loop)
+    model.quantizer.ema_sum[3] = math.nan                        # of a code that nobody may pick
+    with pytest.raises(FloatingPointError, match="update 10"):
+        next(loop)
+    assert load_state(tmp_path / "state.pt")["step"] == 5
 
 
 # schedule -----------------------------------------------------------------------------------------

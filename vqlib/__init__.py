@@ -1,7 +1,8 @@
 """Discrete image synthesis on skin lesions: a VQ-VAE turns images into codes, a prior draws codes.
 
 Read quantizer, vqvae, gpt, train in this order: that is the core. Then flow_decoder (a second
-decoder for the same codes), windowed_gpt (the report's prior), metrics, presets, workspace.
+decoder for the same codes), windowed_gpt (the prior of the course report that this
+project mends), metrics, presets, workspace.
 Below: `data` (files -> images), `evaluation` (are samples lesions?), `studies` (one change at a
 time), `backend` (ranks, CPU), `cli` (python -m vqlib).
 

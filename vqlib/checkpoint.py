@@ -9,7 +9,7 @@ from pathlib import Path
 import safetensors.torch as st
 import torch
 
-from vqlib.backend.distributed import rank
+from vqlib.backend.distributed import rank, wait_for_all
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
@@ -54,7 +54,7 @@ def digest(weights: dict, metadata: str) -> str:
 
 
 def save_model(path: Path, model, **metadata) -> None:
-    """Weights and config in one .safetensors file.
+    """Weights and config in one .safetensors file, there for all ranks when this returns.
 
     metadata: what else a reader should know (data, split, settings of the training).
     """
@@ -65,6 +65,7 @@ def save_model(path: Path, model, **metadata) -> None:
     header = {"metadata": text, "sha256": digest(weights, text)}
     # one key: safetensors writes several in any order
     write_atomically(path, st.save(weights, {"vqlib": json.dumps(header, sort_keys=True)}))
+    wait_for_all()
 
 
 def load_model(path: Path, kind: str | None = None, made_by: str = ""):

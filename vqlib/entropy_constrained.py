@@ -5,6 +5,7 @@ close, take the one that costs fewer bits. An option when images are encoded; it
 
 Letters: B images, D code width, h w grid cells, T = h*w, K codes.
 """
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,8 @@ from vqlib.quantizer import as_rows
 class EntropyConstrainedEncoder:
     """A VQ-VAE that encodes in another way; everything else is the VQ-VAE's own.
 
+    So `decode` is the VQ-VAE's, but `to` and `eval` give back the VQ-VAE itself.
+
     lambda_: the Lagrange multiplier, in squared distance of the encoder's units per nat.
     """
 
@@ -26,8 +29,8 @@ class EntropyConstrainedEncoder:
     lambda_: float
 
     def __getattr__(self, name):
-        if name == "vqvae":                                      # while a copy is being made
-            raise AttributeError(name)
+        if name == "vqvae":                                      # copy and pickle ask before it
+            raise AttributeError(name)                           # is there: no endless recursion
         return getattr(self.vqvae, name)
 
     @torch.no_grad()
@@ -56,9 +59,11 @@ class EntropyConstrainedEncoder:
 def encoder_for(vqvae, prior=None, lambda_: float = 0.0):
     """What encodes images: the VQ-VAE itself (nearest codes), or ECVQ where lambda_ > 0.
 
-    Raises ValueError for lambda_ > 0 without a whole-grid prior, which alone can predict a code
-    from those drawn before it wherever they lie.
+    Raises ValueError for a negative or infinite lambda_, and for one above 0 without a whole-grid
+    prior, which alone can predict a code from those drawn before it wherever they lie.
     """
+    if not 0 <= lambda_ < math.inf:
+        raise ValueError(f"lambda {lambda_} must be a number from 0 on")
     if not lambda_:
         return vqvae
     if not isinstance(prior, GPT):

@@ -53,23 +53,23 @@ class FlowDecoder(nn.Module):
 
     def __init__(self, cfg: FlowDecoderConfig, seed=0):
         super().__init__()
-        self.cfg, C, patch = cfg, cfg.width, 3 * cfg.patch**2
+        self.cfg, C, values = cfg, cfg.width, 3 * cfg.patch**2       # values of a patch
         self.register_buffer("to_unit", torch.eye(3))            # residuals -> unit variance
         self.register_buffer("from_unit", torch.eye(3))          # white noise -> residuals' colours
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.noisy_pixels = nn.Conv2d(patch, C, 3, padding=1, bias=False)
-            self.decoded_pixels = nn.Conv2d(patch, C, 3, padding=1)
+            self.noisy_pixels = nn.Conv2d(values, C, 3, padding=1, bias=False)
+            self.decoded_pixels = nn.Conv2d(values, C, 3, padding=1)
             self.code_vectors = nn.Conv2d(cfg.code_dim, C, 3, padding=1)
             self.time = nn.Sequential(nn.Linear(1, C), nn.SiLU(), nn.Linear(C, C), nn.SiLU())
             self.layers = nn.ModuleList(TimedResidual(C) for _ in range(cfg.layers))
-            self.velocity = nn.Conv2d(C, patch, 3, padding=1)
+            self.velocity = nn.Conv2d(C, values, 3, padding=1)
             nn.init.zeros_(self.velocity.weight)
 
     def fit_units(self, residuals: Tensor) -> None:              # (n, 3, H, W)
-        """Make the residuals' mean square along their own three colour axes the unit of each.
+        """Scale residuals to a mean square of 1 along each of their principal colour axes.
 
-        Ranks bring equally many residuals.
+        The mean is not subtracted. Ranks bring equally many residuals.
         """
         x = residuals.movedim(1, -1).flatten(0, -2).double()     # (n*H*W, 3)
         power, axes = torch.linalg.eigh(all_reduce_mean(x.T @ x / len(x)))
@@ -120,16 +120,31 @@ def noise_of(codes: Tensor, shape: tuple, seed=0) -> Tensor:     # (B, h, w) -> 
     return torch.stack(noise).to(codes.device)
 
 
+def assert_decodes(flow_decoder: FlowDecoder, vqvae) -> None:
+    """Raises ValueError unless the flow decoder takes the VQ-VAE's code vectors and cells."""
+    mine, f = flow_decoder.cfg, 2**vqvae.cfg.n_down
+    if mine.code_dim != vqvae.cfg.code_dim:
+        raise ValueError(f"the flow decoder is for codes of width {mine.code_dim}, the VQ-VAE's "
+                         f"have {vqvae.cfg.code_dim}")
+    if f % mine.patch:
+        raise ValueError(f"the flow decoder's patches of {mine.patch} px do not divide the "
+                         f"VQ-VAE's cells of {f} px")
+
+
 @dataclass
 class StochasticDecoder:
     """Decodes like a VQ-VAE: its least-squares image plus one draw of the residual.
 
     What is added was drawn, not seen. Another seed draws other details for the same codes.
+    Raises ValueError for a flow decoder of codes of another width or cell size.
     """
 
     vqvae: nn.Module
     flow_decoder: FlowDecoder
     seed: int = 0
+
+    def __post_init__(self):
+        assert_decodes(self.flow_decoder, self.vqvae)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:             # (B, h, w) -> (B, 3, H, W) in [0, 1]

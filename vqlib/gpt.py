@@ -5,6 +5,7 @@ t codes in, t + 1 predictions out: row i of the output predicts code i from the 
 Letters: B images, T = h*w codes per image, t of them given, K codes, C width, H heads,
 c = C/H head width, G groups of heads that share keys and values.
 """
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ class GPTConfig:
     n_classes: int = 7
     width: int = 128            # C
     heads: int = 4              # H
-    kv_heads: int = 1           # G: one is a quarter of what sampling reads from memory
+    kv_heads: int = 1           # G: with 1, sampling reads 1/H of the keys and values
     layers: int = 6
     dropout: float = 0.1
     class_dropout: float = 0.1  # share of training images that lose their class, for guidance
@@ -34,7 +35,7 @@ class GPTConfig:
                              f"or those not of {self.kv_heads} kv_heads")
 
 
-# settings of `GPT.generate` as the prior was trained
+# neutral settings of `GPT.generate`: the model's own distribution
 SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "first_top_p": 1.0, "guidance": 1.0}
 
 # (row, column) offsets of a cell's neighbours, in steps of its lattice
@@ -47,7 +48,7 @@ def coarse_to_fine(side: int) -> tuple[Tensor, Tensor]:
 
     The middle comes first, then lattices that halve their step. On each lattice the centres of
     four known cells come before the edges between them. What a lesion is and where it lies is
-    settled by the first few codes; each later one fills a gap. Turns of the cells for side 8:
+    settled by the first few codes; each later one fills a gap. When each cell comes, for side 8:
 
          1 32  8 33  2 34  9 35
         36 16 37 17 38 18 39 19
@@ -58,29 +59,28 @@ def coarse_to_fine(side: int) -> tuple[Tensor, Tensor]:
         14 56  6 57 15 58  7 59
         60 28 61 29 62 30 63 31
 
-    Returns (T,) cells, row * side + column, in the order of generation, and (T, 12) the turns of
-    the cells around each (`NEIGHBOURS`), T where a cell is outside or comes later.
+    Returns (T,) cells, row * side + column, in generation order, and (T, 12) when the cells around
+    each (`NEIGHBOURS`) come, T where one is outside or later.
     """
-    def step(i):                                                 # largest power of two that divides
-        distance = abs(i - side // 2)                            # the distance to the middle
-        return distance & -distance or 1 << side.bit_length()
+    def spacing(i):                                              # of the coarsest lattice with i
+        distance = abs(i - side // 2)
+        return distance & -distance if distance else 2 * side    # largest power of two in it
 
-    lattice = {(r, c): min(step(r), step(c)) for r in range(side) for c in range(side)}
+    lattice = {(r, c): min(spacing(r), spacing(c)) for r in range(side) for c in range(side)}
 
-    def turn_key(cell):                                          # centres come before edges
+    def by_lattice(cell):                                        # centres come before edges
         row, column = cell
-        return -lattice[cell], step(row) != step(column), cell
+        return -lattice[cell], spacing(row) != spacing(column), cell
 
-    cells = sorted(lattice, key=turn_key)
-    turns = {cell: turn for turn, cell in enumerate(cells)}
-    T = side**2
+    cells, T = sorted(lattice, key=by_lattice), side**2
+    when = {cell: t for t, cell in enumerate(cells)}
     neighbours = torch.full((T, len(NEIGHBOURS)), T)
-    for turn, (row, column) in enumerate(cells):
+    for t, (row, column) in enumerate(cells):
         size = lattice[row, column]
         for i, (down, right) in enumerate(NEIGHBOURS):
-            other = turns.get((row + down * size, column + right * size), T)
-            if other < turn:
-                neighbours[turn, i] = other
+            other = when.get((row + down * size, column + right * size), T)
+            if other < t:
+                neighbours[t, i] = other
     return torch.tensor([row * side + column for row, column in cells]), neighbours
 
 
@@ -147,7 +147,8 @@ class GPT(nn.Module):
     known, and the code before it in generation order with its place. (Attention would have to find
     neighbours by their positions; giving them is cheaper.) Label `n_classes` means "any class".
 
-    `forward` takes codes in generation order; all other methods take and give them row by row.
+    `forward` and `embed` take codes in generation order; `nats`, `loss` and `generate` in raster
+    order, as an encoded image has them. Codes are int64.
     """
 
     def __init__(self, cfg: GPTConfig, seed=0):
@@ -176,11 +177,15 @@ class GPT(nn.Module):
             init_weights(self, cfg.layers)
 
     def context(self, labels: Tensor) -> Tensor:                 # (B,) -> (B, T, C)
-        """What predictions are given before any code is: the class and the places."""
-        place = (self.row + self.column).flatten(0, 1)[self.generation_order]       # (T, C)
-        places = (self.previous_row + self.previous_column).flatten(0, 1)           # (T, C)
-        previous = F.pad(places[self.generation_order][:-1], (0, 0, 1, 0))          # none at first
-        return self.class_embedding(labels)[:, None] + (place + previous)
+        """The part of the inputs that needs no code: class, own place, the previous code's place.
+
+        Its rows follow the generation order.
+        """
+        order = self.generation_order
+        own_place = (self.row + self.column).flatten(0, 1)[order]                   # (T, C)
+        place = (self.previous_row + self.previous_column).flatten(0, 1)[order]     # (T, C)
+        previous_place = F.pad(place[:-1], (0, 0, 1, 0))         # there is none at the first
+        return self.class_embedding(labels)[:, None] + (own_place + previous_place)
 
     def embed(self, codes: Tensor, context: Tensor, first: int, n: int) -> Tensor:
         """Inputs (B, n, C) of predictions first..first+n-1.
@@ -193,13 +198,19 @@ class GPT(nn.Module):
         near = torch.where(near < 0, nobody, near + self.direction)
         x = self.neighbour_embedding(near.flatten(0, 1)).view(len(codes), n, -1)
         x = x + context[:, first : first + n]
-        begin = max(first, 1)                                    # no code before the first
-        previous = self.previous_embedding(codes[:, begin - 1 : first + n - 1].clamp_min(0))
+        # the codes before are all known, but the very first prediction has none
+        before = codes[:, max(first, 1) - 1 : first + n - 1].clamp_min(0)
+        previous = self.previous_embedding(before)
         return x + (previous if first else F.pad(previous, (0, 0, 1, 0)))
 
     def forward(self, prefix: Tensor, labels: Tensor) -> Tensor:  # (B, t), t may be 0; (B,)
-        """Logits (B, t+1, K): row i predicts the code of cell generation_order[i]."""
+        """Logits (B, t+1, K): row i predicts the code of cell generation_order[i].
+
+        Raises ValueError unless t < T.
+        """
         t, T = prefix.shape[1], len(self.generation_order)
+        if t >= T:
+            raise ValueError(f"a prefix has at most {T - 1} codes of {T}, got {t}")
         codes = F.pad(prefix, (0, T + 1 - t), value=-1)          # (B, T+1)
         x = self.embed(codes, self.context(labels), 0, t + 1)    # (B, t+1, C)
         x = F.dropout(x, self.cfg.dropout, self.training)
@@ -208,14 +219,24 @@ class GPT(nn.Module):
         return self.head(self.norm(x))
 
     def nats(self, codes: Tensor, labels: Tensor) -> Tensor:     # (B, T), (B,)
-        """-log p of each code, (B, T); their sum is an image's negative log-likelihood in nats."""
+        """-log p of each code, (B, T); their sum is an image's negative log-likelihood in nats.
+
+        Raises ValueError for codes of another grid.
+        """
+        if codes.shape[1] != len(self.generation_order):
+            raise ValueError(f"the prior knows {len(self.generation_order)} codes an image, "
+                             f"got {codes.shape[1]}")
         ordered = codes[:, self.generation_order]
         logits = self(ordered[:, :-1], labels)                   # (B, T, K)
         nats = F.cross_entropy(logits.flatten(0, 1), ordered.flatten(), reduction="none")
         return nats.view_as(ordered)[:, self.generation_order.argsort()]
 
     def loss(self, codes: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Mean nats per code of a training batch in which some classes are hidden."""
+        """Mean nats per code of a training batch in which some classes are hidden.
+
+        Draws exactly one number per image from `rng`, so that parts of a batch can go on where
+        the part before stopped.
+        """
         hide = torch.rand(len(labels), generator=rng) < self.cfg.class_dropout
         hide = hide.to(labels.device, non_blocking=True)
         return self.nats(codes, labels.masked_fill(hide, self.cfg.n_classes)).mean()
@@ -231,12 +252,15 @@ class GPT(nn.Module):
             there cannot be mended later.
         guidance g: logits = unconditional + g * (conditional - unconditional) (Ho & Salimans 2022,
             equation 6 with g = 1 + w); 1 is off.
-        known, keep: (B, T) codes and a bool mask for inpainting: codes under the mask are kept.
-            Codes drawn after them see them, codes drawn before do not.
+        known, keep: (B, T) codes and a bool mask for inpainting, both or neither: codes under the
+            mask are kept. Codes drawn after them see them, codes drawn before do not.
         progress(t, T) is called after each code. The same seed gives the same codes.
         Raises ValueError for settings out of range.
         """
         device, T = self.head.weight.device, self.cfg.grid**2
+        check_settings(self.cfg, labels, temperature, top_k, top_p, first_top_p, guidance)
+        if (known is None) != (keep is None):
+            raise ValueError("inpainting needs both: known (codes) and keep (mask)")
         rng, labels = torch.Generator().manual_seed(seed), labels.to(device)
         guided = guidance != 1
         any_class = torch.full_like(labels, self.cfg.n_classes)
@@ -251,7 +275,8 @@ class GPT(nn.Module):
             nucleus = min(top_p, first_top_p) if t < T // 16 else top_p
             chosen = draw(logits, temperature, top_k, nucleus, rng).to(device)
             if keep is not None:
-                chosen = torch.where(keep[:, cell], known[:, cell], chosen)
+                kept, mask = known[:, cell].to(device), keep[:, cell].to(device)
+                chosen = torch.where(mask, kept, chosen)
             codes[:, cell] = chosen
             if progress:
                 progress(t + 1, T)
@@ -292,19 +317,31 @@ class Sampler:
         return self.gpt.head(self.gpt.norm(x[:, 0]))
 
 
+def check_settings(cfg, labels, temperature, top_k, top_p, first_top_p=1.0, guidance=1.0) -> None:
+    """Raises ValueError that names a setting of `generate` out of its range."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature {temperature} must be above 0; "
+                         "for the likeliest code take top_k=1")
+    if not 0 <= top_k <= cfg.n_codes:
+        raise ValueError(f"top_k {top_k} must be in 0..{cfg.n_codes}; 0 takes all codes")
+    for name, p in {"top_p": top_p, "first_top_p": first_top_p}.items():
+        if not 0 < p <= 1:
+            raise ValueError(f"{name} {p} must be in (0, 1]; 1 takes all codes")
+    if not math.isfinite(guidance):
+        raise ValueError(f"guidance {guidance} must be a finite number; 1 is off")
+    if labels is not None and len(labels):
+        least, most = int(labels.min()), int(labels.max())
+        if least < 0 or most > cfg.n_classes:
+            raise ValueError(f"labels must be in 0..{cfg.n_classes}, the last meaning any class, "
+                             f"got {least}..{most}")
+
+
 def draw(logits: Tensor, temperature, top_k, top_p, rng) -> Tensor:  # (B, K) -> (B,)
     """One code per row.
 
     Of the top_k likeliest codes, the smallest set whose probability reaches top_p is drawn from.
     Drawn on the CPU, so that a seed gives the same sample on every device.
-    Raises ValueError for settings out of range.
     """
-    K = logits.shape[-1]
-    if not temperature > 0:
-        raise ValueError(f"temperature {temperature} must be above 0; "
-                         "for the likeliest code take top_k=1")
-    if not 0 <= top_k <= K or not 0 < top_p <= 1:
-        raise ValueError(f"top_k {top_k} must be in 0..{K} and top_p {top_p} in (0, 1]")
     logits = logits.float().cpu() / temperature
     if top_k:
         least = logits.topk(top_k).values[:, -1:]                # (B, 1)

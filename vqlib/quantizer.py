@@ -32,7 +32,8 @@ class Quantizer(nn.Module):
         q = quantizer(encoder(x)); loss.backward(); optimizer.step(); quantizer.step()
 
     decay: of the moving averages. reset_threshold: a code whose average count falls under this
-    share of N/K is dead and moves to a random row of the batch; 0 never resets (as in the report).
+    share of N/K, or under half a row where that is less, is dead and moves to a random row of the
+    batch; 0 never resets (as in the report).
     """
 
     def __init__(self, n_codes, code_dim, decay=0.99, reset_threshold=0.02, seed=0):
@@ -79,7 +80,7 @@ class Quantizer(nn.Module):
     def collect(self, rows: Tensor, index: Tensor) -> None:      # (n, D), (n,)
         """Add a forward pass to the count and the sum of rows of each code."""
         self.passes += 1
-        self.count.index_add_(0, index, torch.ones_like(rows[:, 0]))   # never an (N, K) one-hot
+        self.count.index_add_(0, index, torch.ones_like(rows[:, 0]))   # no (N, K) one-hot
         self.sum.index_add_(0, index, rows)
         if self.reset_threshold:
             self.rows.append(rows)
@@ -93,9 +94,9 @@ class Quantizer(nn.Module):
         """
         if not self.passes:
             raise RuntimeError("step() without a forward pass in training mode: nothing to follow")
-        count, total = all_reduce_sum(self.count), all_reduce_sum(self.sum)
+        count, sums = all_reduce_sum(self.count), all_reduce_sum(self.sum)   # (K,), (K, D)
         self.ema_count.lerp_(count, 1 - self.decay)
-        self.ema_sum.lerp_(total, 1 - self.decay)
+        self.ema_sum.lerp_(sums, 1 - self.decay)
         mean = self.ema_sum / self.ema_count[:, None]            # (K, D)
         # a code that was not picked keeps its ratio: it stays where it is, here without rounding
         self.codebook.copy_(torch.where(count[:, None] > 0, mean, self.codebook))
@@ -106,13 +107,12 @@ class Quantizer(nn.Module):
         self.forget_passes()
         return batch_perplexity
 
-    def reset_dead_codes(self, n: Tensor) -> None:               # () rows of the whole batch
+    def reset_dead_codes(self, N: Tensor) -> None:               # () rows of the whole batch
         """Move codes that are hardly ever picked to random rows of the batch.
 
-        The threshold stays under 0.5: a code just moved has a count of 1 and gets time to be
-        picked.
+        The threshold is at most 0.5: a code just moved has a count of 1 and gets time to be picked.
         """
-        threshold = (self.reset_threshold * n / len(self.codebook)).clamp_max(0.5)
+        threshold = (self.reset_threshold * N / len(self.codebook)).clamp_max(0.5)
         dead = self.ema_count < threshold                        # (K,)
         self.move(dead, self.random_rows(torch.cat(self.rows)))
         self.resets += dead.sum()
@@ -124,7 +124,10 @@ class Quantizer(nn.Module):
         self.move(everyone, self.random_rows(as_rows(z)))
 
     def random_rows(self, rows: Tensor) -> Tensor:               # (n, D) of this rank -> (K, D)
-        """K random rows of the whole batch, the same on all ranks; all rows, repeated, if N < K."""
+        """K random rows of the whole batch, the same on all ranks.
+
+        If the batch has fewer than K rows, all of them, some several times.
+        """
         n, K = len(rows), len(self.codebook)
         rng = torch.Generator().manual_seed(self.seed + self.steps)
         pick = torch.randperm(n * world_size(), generator=rng)[:K]

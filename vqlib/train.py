@@ -27,11 +27,12 @@ from vqlib.checkpoint import FileError, load_model, load_state, save_state, writ
 from vqlib.data.augment import Augment, dihedral
 from vqlib.data.batches import batches, class_weights, shuffled_indices
 from vqlib.data.dataset import in_chunks
+from vqlib.flow_decoder import assert_decodes
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and how fast to train."""
+    """How long and how fast to train. Evaluation, patience and the best weights: priors only."""
 
     steps: int                         # updates
     batch: int = 32                    # images per update
@@ -45,7 +46,7 @@ class TrainConfig:
     eval_images: int = 512             # held-out images per evaluation
     patience: int = 5                  # evaluations without a gain before the end; 0: never
     save_every: int = 500              # updates between checkpoints
-    class_balance: float = 0.0         # images are drawn by (size of their class)^-class_balance
+    class_balance: float = 0.0         # draws images by (size of their class)^-class_balance
     seed: int = 0
 
     def lr(self, step: int) -> float:
@@ -65,7 +66,8 @@ class Trainer:
     """Model, optimiser and step of one run, with checkpoints and a log in `folder`.
 
     loss(model, *part) -> (loss to minimise, {name: value to log}) of one part of a batch.
-    accumulate: parts in which each rank takes its images of a batch, with the result of one.
+    accumulate: forward passes per update and rank, each on a part of the rank's images. Gradients
+    and codebook are those of a single pass; dropout masks are not.
     folder: None keeps nothing; else the run resumes from what is there.
     Raises FileError if that is another run's, ValueError if the batch does not divide.
     """
@@ -131,10 +133,10 @@ class Trainer:
                 f.write(json.dumps(line) + "\n")
 
     def save(self) -> None:
-        """Replace the checkpoint. Raises FloatingPointError if a weight is no number."""
+        """Replace the checkpoint. Raises FloatingPointError if a weight is NaN or infinite."""
         if not self.folder:
             return
-        if not all(p.isfinite().all() for p in self.model.parameters()):
+        if not all(w.isfinite().all() for w in self.model.state_dict().values()):
             raise FloatingPointError(f"update {self.step}: a weight is no number. Lower the "
                                      "learning rate; the last checkpoint is kept")
         save_state(self.state_file, {
@@ -145,7 +147,7 @@ class Trainer:
         """Resume from the folder's checkpoint, or from a finished model file beside it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
-        finished = self.folder.with_suffix(".safetensors")
+        finished = self.folder.with_name(self.folder.name + ".safetensors")
         if self.state_file.exists():
             self.resume()
         elif finished.exists():
@@ -190,20 +192,21 @@ def train_vqvae(model, dataset, config: TrainConfig, augment: Augment, variance=
                 folder=None, accumulate=1):
     """Yield (step, losses) after each update; losses are detached tensors.
 
-    recon: squared error of normalised pixels / `variance`. With the variance of exactly those
-        pixels (1.0) it is 1 for the mean image. The report divided by that of the pixels before
-        normalisation, 0.0487.
+    recon: mean squared error of normalised pixels divided by `variance`. With 1.0, the variance of
+        exactly those pixels, the mean image scores 1. The report divided by 0.0487, the variance
+        of pixels in [0, 1].
     commit, perplexity: of the whole batch, on all ranks.
     """
     def loss(model, images):                                     # (b, 3, H, W) in [0, 1]
         x = model.normalise(images)
         x_hat, quantized = model(x)
         recon = F.mse_loss(x_hat, x) / variance
-        total = recon + model.cfg.beta * quantized.commit
-        return total, {"recon": recon, "commit": quantized.commit}
+        objective = recon + model.cfg.beta * quantized.commit
+        return objective, {"recon": recon, "commit": quantized.commit}
 
     trainer = Trainer(model, config, folder, dataset.fingerprint, loss, accumulate)
-    for images in batches(dataset, "train", config.batch, config.seed, augment, trainer.step):
+    for images in batches(dataset, "train", config.batch, config.seed, augment, trainer.step,
+                          config.class_balance):
         if trainer.done:
             break
         model.train()                                            # the caller may have evaluated
@@ -258,14 +261,17 @@ def train_prior(prior, train, held_out, config: TrainConfig, folder=None, finger
     Every `config.eval_every` updates losses also have `train` and `held_out`: nats per code in
     eval mode, on as many images. The weights of the best held-out evaluation are kept in the end;
     the run ends early after `config.patience` evaluations without a gain.
+    Raises ValueError if there is no held-out image for each rank.
     """
     n = min(config.eval_images, len(train[0]), len(held_out[0]))
+    if n < world_size():
+        raise ValueError(f"{n} held-out images for {world_size()} ranks: there is nothing to score")
     scored = {"train": evaluation_part(*train, n, config.seed),
               "held_out": evaluation_part(*held_out, n, config.seed)}
     trainer = Trainer(prior, config, folder, fingerprint, prior_loss, accumulate)
     best = trainer.extra.setdefault("best", {"held_out": math.inf, "step": 0,
                                              "weights": copy.deepcopy(prior.state_dict())})
-    patience = config.patience * config.eval_every or math.inf
+    patience, start = config.patience * config.eval_every or math.inf, trainer.step
     for parts in prior_batches(*train, config, trainer, accumulate):
         if trainer.done or trainer.step - best["step"] >= patience:
             break
@@ -278,14 +284,15 @@ def train_prior(prior, train, held_out, config: TrainConfig, folder=None, finger
                 best.update(held_out=float(losses["held_out"]), step=trainer.step,
                             weights=copy.deepcopy(prior.state_dict()))
         yield trainer.end_of_update(losses)
-    trainer.save()                                               # an early stop is an end, too
+    if trainer.step > start:
+        trainer.save()                                           # an early stop is an end, too
     if best["step"]:
         prior.load_state_dict(best["weights"])
     prior.eval()
 
 
 def prior_loss(prior, codes, labels, rng, dropout_seed):         # (b, T), (b,)
-    """A prior's own loss; dropout, too, depends on the seed and the step only."""
+    """A prior's own loss; dropout, too, depends on seed, step and part only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(dropout_seed)
         nats = prior.loss(codes, labels, rng)
@@ -308,9 +315,11 @@ def prior_batches(codes, labels, config: TrainConfig, trainer: Trainer, accumula
             own = slice(part * n, (part + 1) * n)
             images = torch.as_tensor(picks[own]).to(codes.device, non_blocking=True)
             augmentation = chosen[own].to(codes.device, non_blocking=True)
-            rng = config.rng(step)                               # a loss draws a number per image:
+            # a whole batch would draw its augmentations, then a number per image (see the losses):
+            # this part goes on where the one before it ends
+            rng = config.rng(step)
             torch.randint(codes.shape[1], (batch,), generator=rng)
-            torch.rand(part * n, generator=rng)                  # go on where the part before ends
+            torch.rand(part * n, generator=rng)
             dropout_seed = rng.initial_seed() + (part << 40)
             parts.append((codes[images, augmentation].long(), labels[images], rng, dropout_seed))
         yield parts
@@ -344,9 +353,11 @@ def train_flow_decoder(flow_decoder, vqvae, dataset, config: TrainConfig, augmen
 
     trainer = Trainer(flow_decoder, config, folder, dataset.fingerprint, loss, accumulate)
     vqvae.eval()
+    assert_decodes(flow_decoder, vqvae)
     if trainer.step == 0:
-        images = next(drawn(256, start=0)).to(trainer.device)
-        flow_decoder.fit_units(least_squares(vqvae, images)[2])
+        some = next(drawn(16 * world_size() * max(1, 16 // world_size()), start=0))  # about 256
+        residuals = [least_squares(vqvae, x.to(trainer.device))[2] for x in some.split(16)]
+        flow_decoder.fit_units(torch.cat(residuals))
     for images in drawn(config.batch, trainer.step):
         if trainer.done:
             break

@@ -27,7 +27,7 @@ class VQVAEConfig:
     beta: float = 0.25             # pulls encoder outputs to their codes; raise it if they drift
     decay: float = 0.99            # of the codebook's moving averages; higher: steadier, slower
     data_init: bool = True         # codes start on encoder outputs of the first batch
-    reset_threshold: float = 0.02  # share of N/K under which a code counts as dead; 0 lets it die
+    reset_threshold: float = 0.02  # share of N/K under which a code is dead; 0: never reset
 
     def __post_init__(self):
         if self.n_down < 1 or self.image_size % 2**self.n_down:
@@ -48,7 +48,7 @@ class Residual(nn.Module):
         self.wide = nn.Conv2d(hidden, inner, 3, padding=1, bias=False)
         self.back = nn.Conv2d(inner, hidden, 1, bias=False)
 
-    def forward(self, x):                                        # (B, C, H, W)
+    def forward(self, x):                                        # (B, hidden, h, w)
         return x + self.back(F.relu(self.wide(F.relu(x))))
 
 
@@ -57,7 +57,7 @@ def residual_stack(cfg: VQVAEConfig) -> nn.Sequential:
     return nn.Sequential(*layers, nn.ReLU())
 
 
-def encoder(cfg: VQVAEConfig) -> nn.Sequential:
+def build_encoder(cfg: VQVAEConfig) -> nn.Sequential:
     """(B, 3, H, W) -> (B, D, h, w): strided convolutions, then residual layers on the grid."""
     widths = [3, cfg.hidden // 2] + [cfg.hidden] * (cfg.n_down - 1)
     down = []
@@ -67,7 +67,7 @@ def encoder(cfg: VQVAEConfig) -> nn.Sequential:
     return nn.Sequential(*down, middle, residual_stack(cfg), nn.Conv2d(cfg.hidden, cfg.code_dim, 1))
 
 
-def decoder(cfg: VQVAEConfig) -> nn.Sequential:
+def build_decoder(cfg: VQVAEConfig) -> nn.Sequential:
     """(B, D, h, w) -> (B, 3, H, W): residual layers, then transposed convolutions."""
     last = cfg.hidden if cfg.n_down == 1 else cfg.hidden // 2
     widths = [cfg.hidden] * (cfg.n_down - 1) + [last, 3]
@@ -92,7 +92,7 @@ class VQVAE(nn.Module):
         self.register_buffer("std", torch.as_tensor(std).float().view(1, 3, 1, 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder, self.decoder = encoder(cfg), decoder(cfg)
+            self.encoder, self.decoder = build_encoder(cfg), build_decoder(cfg)
         self.quantizer = Quantizer(cfg.n_codes, cfg.code_dim, cfg.decay, cfg.reset_threshold, seed)
 
     def normalise(self, images: Tensor) -> Tensor:               # (B, 3, H, W) in [0, 1]

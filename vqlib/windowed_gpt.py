@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqlib.backend.cpu import Linear
-from vqlib.gpt import Block, draw, init_weights
+from vqlib.gpt import Block, check_settings, draw, init_weights
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class WindowedGPTConfig:
 class WindowedGPT(nn.Module):
     """A transformer on windows of the sequence: start (token K), codes, end (token K + 1).
 
-    Positions count from the window's first token. It never knows where in the image it is, so it
-    can learn texture but no layout.
+    Positions count from the window's first token. Only start and end tell where in the image a
+    window lies, so it can learn texture but hardly any layout.
     """
 
     def __init__(self, cfg: WindowedGPTConfig, seed=1337):
@@ -61,7 +61,10 @@ class WindowedGPT(nn.Module):
         return F.pad(started, (0, 1), value=self.cfg.n_codes + 1)
 
     def loss(self, codes: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Mean nats per token of one random window per image; the class is not used."""
+        """Mean nats per token of one random window per image; the class is not used.
+
+        Draws exactly one number per image from `rng`, see `GPT.loss`.
+        """
         tokens, w = self.sequence(codes), self.cfg.window
         first = torch.randint(tokens.shape[1] - w, (len(tokens), 1), generator=rng)
         places = (first + torch.arange(w + 1)).to(tokens.device, non_blocking=True)
@@ -71,7 +74,8 @@ class WindowedGPT(nn.Module):
     def nats(self, codes: Tensor, labels: Tensor) -> Tensor:     # (B, T)
         """-log p of each code, (B, T), in strides of w/2.
 
-        After the first window each code is predicted from w/2 to w tokens.
+        After the first window each code is predicted from w/2 to w tokens. Start and end keep
+        their share of the probability, as in training.
         """
         tokens, w, T = self.sequence(codes)[:, :-1], self.cfg.window, codes.shape[1]
         parts, done = [], 0
@@ -87,9 +91,10 @@ class WindowedGPT(nn.Module):
                  progress=None) -> Tensor:                       # (n, T)
         """The report's way: for each code a full pass over the last w tokens.
 
-        Start and end are never drawn. Settings as in `GPT.generate`.
+        Start and end are never drawn. Settings and errors as in `GPT.generate`.
         """
         self.eval()
+        check_settings(self.cfg, None, temperature, top_k, top_p)
         rng, T = torch.Generator().manual_seed(seed), self.cfg.grid**2
         tokens = torch.full((n, 1), self.cfg.n_codes, device=self.head.weight.device)
         for t in range(T):

@@ -51,7 +51,7 @@ class Workspace:
         return text
 
     def require(self, *models: str) -> None:
-        """Raises ValueError if the preset has no `gpt`, `windowed` or `flow_decoder`, as named."""
+        """Raises ValueError unless the preset has all of prior, windowed, flow_decoder named."""
         for what in models:
             if getattr(self.preset, what) is None:
                 raise ValueError(f"preset {self.preset.name} has no {what}: take quick or flagship")

@@ -148,7 +148,9 @@ def launched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("launched")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
     train_vqvae = ["-m", "vqlib", *command("vqvae", folder), "--accumulate", 2]
-    processes = [start(folder, __file__, folder), start(folder, *torchrun, *train_vqvae)]
+    train_all = ["-m", "vqlib", "train", "all", "--preset", "smoke", "--steps", "4"]
+    processes = [start(folder, __file__, folder), start(folder, *torchrun, *train_vqvae),
+                 start(folder / "all", *torchrun, *train_all)]
     try:
         yield folder, [finish(process) for process in processes]
     finally:
@@ -243,6 +245,15 @@ def test_torchrun_runs_the_commands_as_one(launched, what, printed):
     metadata = load_model(folder / f"{what}.safetensors")[1]
     assert metadata["training"]["steps"] == load_state(folder / what / "state.pt")["step"] == 10
     assert [line["step"] for line in read_log(folder / what)] == [10]
+
+
+def test_torchrun_trains_all_three_each_on_the_codes_of_the_one_before(launched):
+    """On all ranks: none may look for the VQ-VAE before rank 0 has written it."""
+    folder, outputs = launched
+    for name in ("vqvae", "prior", "flow-decoder"):
+        assert outputs[2].count(f"wrote {name}.safetensors") == 1
+        path, = (folder / "all").rglob(f"{name}.safetensors")
+        assert load_model(path)[1]["training"]["steps"] == 4
 
 
 if __name__ == "__main__":

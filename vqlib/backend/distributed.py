@@ -43,6 +43,12 @@ def all_reduce_mean(x: Tensor) -> Tensor:
     return all_reduce_sum(x) / world_size()
 
 
+def wait_for_all() -> None:
+    """Return when all ranks have come here: what rank 0 wrote before is there for all."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def rendezvous_store() -> dist.Store:
     """Where the ranks of this attempt find each other.
 

@@ -4,7 +4,14 @@ from pathlib import Path
 
 from vqlib import metrics
 from vqlib.checkpoint import FileError, load_model, write_atomically
-from vqlib.cli.options import add_data, add_sampling, load_stochastic, positive, sampling_of
+from vqlib.cli.options import (
+    add_data,
+    add_sampling,
+    device,
+    load_stochastic,
+    positive,
+    sampling_of,
+)
 from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import open_source
 from vqlib.entropy_constrained import encoder_for
@@ -39,6 +46,7 @@ def add(commands) -> None:
 
 def run(args) -> None:
     vqvae, metadata = load_model(args.vqvae, "vqvae")
+    vqvae = vqvae.to(device())
     if "geometry" not in metadata:
         raise FileError(f"{args.vqvae.name} does not say how its images were cropped: save it with "
                         "**workspace.metadata")
@@ -48,10 +56,12 @@ def run(args) -> None:
     result = {"vqvae": args.vqvae.name, "data": dataset.title,
               "images_skipped": len(dataset.skipped), "notes": dataset.notes,
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
-    prior, prior_metadata = load_model(args.prior) if args.prior else (None, {})
+    prior, prior_metadata = load_prior(args.prior)
     lambda_ = args.lambda_
     if lambda_ is None:
         lambda_ = prior_metadata.get("encoding_lambda", 0.0)
+    if lambda_ and not prior:
+        raise ValueError("entropy-constrained encoding (--lambda) needs a prior: --prior FILE")
     if prior:
         encoder = encoder_for(vqvae, prior, lambda_)
         likelihood = metrics.evaluate_prior(prior, encoder, dataset, args.split,
@@ -67,6 +77,19 @@ def run(args) -> None:
     print(text)
     if args.json:
         write_atomically(args.json, text.encode())
+
+
+def load_prior(path):
+    """A prior and its metadata, None and {} without a path; FileError for other models."""
+    if not path:
+        return None, {}
+    prior, metadata = load_model(path)
+    if metadata["kind"] not in ("gpt", "windowed_gpt"):
+        raise FileError(f"{path.name} holds a {metadata['kind']}, a gpt or windowed_gpt is needed")
+    if "classes" not in metadata:
+        raise FileError(f"{path.name} does not say which classes it knows: save it with "
+                        "**workspace.metadata")
+    return prior.to(device()), metadata
 
 
 def generation(args, vqvae, prior, dataset, options: dict) -> dict:

@@ -56,10 +56,15 @@ def compile_parts(model, backend: str | None) -> None:
         block.step = torch.compile(block.step, backend=backend)
 
 
+def device() -> str:
+    """A GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_stochastic(vqvae, path) -> StochasticDecoder:
-    """The flow decoder of a file, for that VQ-VAE; raises FileError if it is for other codes."""
+    """The flow decoder of a file; raises FileError if it is for other code vectors or cells."""
     flow_decoder, _ = load_model(path, "flow_decoder", "python -m vqlib train flow-decoder")
-    theirs, ours = flow_decoder.cfg.code_dim, vqvae.cfg.code_dim
-    if theirs != ours:
-        raise FileError(f"{path.name} is for codes of width {theirs}, the VQ-VAE's have {ours}")
-    return StochasticDecoder(vqvae, flow_decoder)
+    try:
+        return StochasticDecoder(vqvae, flow_decoder.to(vqvae.mean.device))
+    except ValueError as e:
+        raise FileError(f"{path.name}: {e}") from e

@@ -9,6 +9,7 @@ from vqlib.cli.options import (
     add_compile,
     add_sampling,
     compile_parts,
+    device,
     load_stochastic,
     positive,
     sampling_of,
@@ -38,6 +39,7 @@ def add(commands) -> None:
 def run(args) -> None:
     vqvae, _ = load_model(args.vqvae, "vqvae")
     gpt, metadata = load_model(args.prior, "gpt")
+    vqvae, gpt = vqvae.to(device()), gpt.to(device())
     assert_fits(gpt, vqvae)
     names = [*metadata["classes"], "any"]
     if args.label not in names:

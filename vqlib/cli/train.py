@@ -12,6 +12,7 @@ from vqlib.cli.options import add_compile, add_data, compile_parts, positive
 from vqlib.data.dataset import statistics
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT
+from vqlib.metrics import assert_fits
 from vqlib.presets import PRESETS
 from vqlib.vqvae import VQVAE
 from vqlib.windowed_gpt import WindowedGPT
@@ -27,47 +28,58 @@ def add(commands) -> None:
     p.add_argument("model", choices=(*TRAININGS, "all"))
     p.add_argument("--preset", choices=PRESETS, help="default: $VQLIB_PRESET, else quick")
     add_data(p)
-    p.add_argument("--steps", type=positive, metavar="N", help="updates; default: the preset's")
+    p.add_argument("--steps", type=positive, metavar="N",
+                   help="updates (all: of each model); default: the preset's")
     p.add_argument("--out", type=Path, metavar="FILE",
-                   help="model file; default: under data/runs, where the notebooks look")
+                   help="NAME.safetensors, the run's checkpoint and log lie in NAME/ beside it; "
+                        "default: under data/runs, where the notebooks look")
     p.add_argument("--vqvae", type=Path, metavar="FILE",
-                   help="whose codes to learn; default: what train vqvae wrote")
+                   help="whose codes the model learns; default: what train vqvae wrote")
     p.add_argument("--accumulate", type=positive, default=1, metavar="N",
-                   help="passes per update: less memory, the same result; default: 1")
+                   help="forward passes per update: less memory, the same gradients; default: 1")
     add_compile(p)
 
 
 def run(args) -> None:
-    if args.model == "all" and args.out:
-        raise ValueError("train all writes several files: leave out --out")
+    check_files(args)
     ws = open_workspace(args.preset, args.data, shipped=False)
     print(ws)
     if args.model not in ("all", "vqvae") and settings_of(ws.preset, args.model) is None:
         raise ValueError(f"preset {ws.preset.name} has no {args.model}: it is a VQ-VAE only")
     ws.dataset.images = ws.dataset.images.to(ws.device)          # 0.5 GB for HAM10000 at 128 px
-    for name in PIPELINE if args.model == "all" else (args.model,):
-        if settings_of(ws.preset, name):
-            TRAININGS[name](ws, args)
-    if args.model == "all":
-        files = [f"--{name} {ws.folder / name}.safetensors" for name in PIPELINE
-                 if settings_of(ws.preset, name)]
-        print("sample from it: python -m vqlib sample " + " ".join(files))
+    if args.model != "all":
+        return TRAININGS[args.model](ws, args)
+    names = [name for name in PIPELINE if settings_of(ws.preset, name)]
+    for name in names:
+        TRAININGS[name](ws, args)
+    files = [f"--{name} {ws.folder / name}.safetensors" for name in names]
+    print("sample from it: python -m vqlib sample " + " ".join(files))
+
+
+def check_files(args) -> None:
+    """Raises ValueError before anything is trained for options that make no sense together."""
+    if args.model == "all" and args.out:
+        raise ValueError("train all writes several files: leave out --out")
+    if args.out and (args.out.suffix != ".safetensors" or args.out.is_dir()):
+        raise ValueError(f"--out {args.out} is no file name that ends in .safetensors")
+    if args.vqvae and args.model in ("all", "vqvae"):
+        raise ValueError(f"train {args.model} trains its own VQ-VAE: leave out --vqvae")
 
 
 def settings_of(preset, name: str):
     """The preset's config of a model; None if it does not have that model."""
-    return getattr(preset, {"prior": "gpt"}.get(name, name.replace("-", "_")))
+    return getattr(preset, name.replace("-", "_"))
 
 
 def train_vqvae(ws, args) -> None:
     p, stats = ws.preset, statistics(ws.dataset)
-    config = shortened(p.vqvae_training, args)
+    config = with_steps(p.vqvae_training, args)
     model = VQVAE(p.vqvae, stats["mean"], stats["std"], config.seed).to(ws.device)
     compile_parts(model, args.compile)
     variance = stats["variance"] if p.divide_by_pixel_variance else 1.0
     out = args.out or ws.folder / "vqvae.safetensors"
     finish(ws, out, model, config, train.train_vqvae(
-        model, ws.dataset, config, p.augment, variance, out.with_suffix(""), args.accumulate))
+        model, ws.dataset, config, p.augment, variance, folder_of(out), args.accumulate))
 
 
 def train_prior(ws, args, name="prior") -> None:
@@ -76,14 +88,15 @@ def train_prior(ws, args, name="prior") -> None:
         config, prior = p.windowed_training, WindowedGPT(p.windowed)
     else:
         n_classes = len(ws.dataset.classes)
-        config, prior = p.gpt_training, GPT(replace(p.gpt, n_classes=n_classes))
-    config = shortened(config, args)
+        config, prior = p.prior_training, GPT(replace(p.prior, n_classes=n_classes))
+    assert_fits(prior, vqvae)
+    config = with_steps(config, args)
     compile_parts(prior.to(ws.device), args.compile)
-    codes = train.encode_dataset(vqvae, ws.dataset, "train", p.augmentations)
+    codes = train.encode_dataset(vqvae, ws.dataset, "train", p.prior_augmentations)
     held_out = train.encode_dataset(vqvae, ws.dataset, "validation")
     out = args.out or ws.folder / f"{name}.safetensors"
     finish(ws, out, prior, config, train.train_prior(
-        prior, codes, held_out, config, out.with_suffix(""), ws.dataset.fingerprint,
+        prior, codes, held_out, config, folder_of(out), ws.dataset.fingerprint,
         args.accumulate))
 
 
@@ -93,19 +106,24 @@ def train_windowed(ws, args) -> None:
 
 def train_flow_decoder(ws, args) -> None:
     p, vqvae = ws.preset, codes_of(ws, args)
-    config = shortened(p.flow_decoder_training, args)
+    config = with_steps(p.flow_decoder_training, args)
     flow_decoder = FlowDecoder(p.flow_decoder).to(ws.device)
     out = args.out or ws.folder / "flow-decoder.safetensors"
     finish(ws, out, flow_decoder, config, train.train_flow_decoder(
-        flow_decoder, vqvae, ws.dataset, config, p.augment, out.with_suffix(""), args.accumulate))
+        flow_decoder, vqvae, ws.dataset, config, p.augment, folder_of(out), args.accumulate))
 
 
 TRAININGS = {"vqvae": train_vqvae, "prior": train_prior, "windowed": train_windowed,
              "flow-decoder": train_flow_decoder}
 
 
-def shortened(config, args):
+def with_steps(config, args):
     return replace(config, steps=args.steps or config.steps)
+
+
+def folder_of(out: Path) -> Path:
+    """Where a model file's training keeps its checkpoint and log: NAME.safetensors -> NAME."""
+    return out.with_name(out.name.removesuffix(".safetensors"))
 
 
 def codes_of(ws, args) -> VQVAE:
