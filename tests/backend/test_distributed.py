@@ -32,7 +32,7 @@ from vqlib.vqvae import VQVAE
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 300  # seconds after which a launch has hung; on a busy core it takes a tenth of that
+LIMIT = 600  # seconds after which a launch has hung; on a busy core it takes a fifth of that
 CONFIG = TrainConfig(steps=8, batch=8, lrs=(1e-3,), weight_decay=0.01, clip=1.0, eval_every=4,
                      eval_images=20, save_every=3, patience=0, seed=5)
 FLOW_SIZE = FlowDecoderConfig(code_dim=TINY.code_dim, width=8, layers=1, patch=2)
