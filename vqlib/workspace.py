@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from vqlib.backend.cpu import keep_pages
+from vqlib.backend.device import default_device
 from vqlib.backend.paths import home
 from vqlib.checkpoint import load_model, write_atomically
 from vqlib.data.dataset import Dataset
@@ -85,8 +86,8 @@ def open_workspace(preset: str | None = None, data=None, shipped=True) -> Worksp
     chosen = choose(preset)
     source = open_source(data, chosen.n_synthetic, chosen.geometry.side)
     limit = None if source.kind == "synthetic" else chosen.limit
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    workspace = Workspace(chosen, Dataset(source, chosen.geometry, limit), device)
+    dataset = Dataset(source, chosen.geometry, limit)
+    workspace = Workspace(chosen, dataset, default_device())
     if shipped:
         workspace.adopt_shipped()
     return workspace

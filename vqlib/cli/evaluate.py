@@ -3,11 +3,11 @@ import json
 from pathlib import Path
 
 from vqlib import metrics
+from vqlib.backend.device import default_device
 from vqlib.checkpoint import FileError, load_model, write_atomically
 from vqlib.cli.options import (
     add_data,
     add_sampling,
-    device,
     load_stochastic,
     positive,
     sampling_of,
@@ -46,7 +46,7 @@ def add(commands) -> None:
 
 def run(args) -> None:
     vqvae, metadata = load_model(args.vqvae, "vqvae")
-    vqvae = vqvae.to(device())
+    vqvae = vqvae.to(default_device())
     if "geometry" not in metadata:
         raise FileError(f"{args.vqvae.name} does not say how its images were cropped: save it with "
                         "**workspace.metadata")
@@ -89,7 +89,7 @@ def load_prior(path):
     if "classes" not in metadata:
         raise FileError(f"{path.name} does not say which classes it knows: save it with "
                         "**workspace.metadata")
-    return prior.to(device()), metadata
+    return prior.to(default_device()), metadata
 
 
 def generation(args, vqvae, prior, dataset, options: dict) -> dict:

@@ -56,11 +56,6 @@ def compile_parts(model, backend: str | None) -> None:
         block.step = torch.compile(block.step, backend=backend)
 
 
-def device() -> str:
-    """A GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def load_stochastic(vqvae, path) -> StochasticDecoder:
     """The flow decoder of a file; raises FileError if it is for other code vectors or cells."""
     flow_decoder, _ = load_model(path, "flow_decoder", "python -m vqlib train flow-decoder")

@@ -4,12 +4,12 @@ from pathlib import Path
 import torch
 from torchvision.utils import save_image
 
+from vqlib.backend.device import default_device
 from vqlib.checkpoint import load_model
 from vqlib.cli.options import (
     add_compile,
     add_sampling,
     compile_parts,
-    device,
     load_stochastic,
     positive,
     sampling_of,
@@ -39,7 +39,7 @@ def add(commands) -> None:
 def run(args) -> None:
     vqvae, _ = load_model(args.vqvae, "vqvae")
     gpt, metadata = load_model(args.prior, "gpt")
-    vqvae, gpt = vqvae.to(device()), gpt.to(device())
+    vqvae, gpt = vqvae.to(default_device()), gpt.to(default_device())
     assert_fits(gpt, vqvae)
     names = [*metadata["classes"], "any"]
     if args.label not in names:
