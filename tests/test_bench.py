@@ -92,6 +92,13 @@ def test_the_page_has_the_tables_of_the_results(tmp_path):
     assert page.read_text() == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
 
 
+def test_the_front_page_shows_rows_of_these_tables():
+    front = (README.parents[2] / "README.md").read_text().split("## Speed")[1].split("\n## ")[0]
+    shown = [line for line in front.splitlines() if line.startswith("|")]
+    assert len(shown) >= 7                                       # two of them are the head
+    assert set(shown) <= set(README.read_text().splitlines())
+
+
 # instruments --------------------------------------------------------------------------------------
 
 

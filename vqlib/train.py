@@ -361,7 +361,7 @@ def train_flow_decoder(flow_decoder, vqvae, dataset, config: TrainConfig, augmen
         residuals = [least_squares(vqvae, x.to(trainer.device))[2] for x in some.split(16)]
         flow_decoder.fit_units(torch.cat(residuals))
     chances = noise_and_times(config, dataset.geometry.crop, trainer.step)
-    if trainer.device.type == "cuda":                            # drawing takes as long as a GPU
+    if trainer.device.type == "cuda":                            # which would wait for the draws
         chances = ahead(chances)
     for images, (noise, t) in zip(drawn(config.batch, trainer.step), chances):
         if trainer.done:

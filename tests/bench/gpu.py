@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 
+from vqlib.checkpoint import write_atomically
 from vqlib.presets import PRESETS
 from vqlib.workspace import open_workspace
 
@@ -75,7 +76,8 @@ class Chain:
 
     def note(self, line: dict) -> None:
         self.done.append(line)
-        (self.out / "stages.json").write_text(json.dumps(self.earlier + self.done, indent=1) + "\n")
+        text = json.dumps(self.earlier + self.done, indent=1) + "\n"
+        write_atomically(self.out / "stages.json", text.encode())
         print(line["stage"], line["ended"], f"{line.get('seconds', 0)} s", flush=True)
 
 

@@ -17,6 +17,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from vqlib import train
+from vqlib.checkpoint import write_atomically
 from vqlib.cli.options import compile_parts
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT
@@ -216,7 +217,7 @@ class Measuring:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
         result = {"device": device, "torch": torch.__version__, "product_rate": self.rate,
                   "rows": [asdict(row) for row in self.rows], "errors": self.errors}
-        self.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_atomically(self.out, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def pays(path: Path, updates: dict[str, int]) -> bool:

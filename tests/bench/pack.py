@@ -2,8 +2,7 @@
 
 Tables are kept as they are. Images whose shorter side is above 150 px are scaled to that, as JPEGs
 of quality 85: enough for 128 px with a margin for rotations. The 9,025 files of HAM10000 at 200 x
-150 px stay as they are and take 30 MB; the 10,015 of 600 x 450 px take about 45. A lesion keeps its
-side of the split.
+150 px stay as they are and take 30 MB. A lesion keeps its side of the split.
 """
 import argparse
 import io
