@@ -173,8 +173,10 @@ class Trainer:
         It has to be trained as this run would be.
         """
         model, metadata = load_model(finished)
+        # a file that is older than a setting was made with that setting's default
+        sizes = json.loads(json.dumps(asdict(model.cfg)))
         mine = self.identity["model sizes"], self.identity["training settings"]
-        if (metadata["config"], metadata.get("training")) == mine:
+        if (sizes, metadata.get("training")) == mine:
             self.model.load_state_dict(model.state_dict())
             self.step = self.config.steps
 

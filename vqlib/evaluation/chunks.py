@@ -44,7 +44,7 @@ def once_per_image(
     else:
         missing = np.flatnonzero(np.isnan(kept[places, 0]))
     done = 0
-    for chunk in in_chunks(missing, size):
+    for chunk in in_chunks(missing, size) if len(missing) or kept is None else []:
         found = np.asarray(function(dataset[rows[chunk]]), np.float32)
         if kept is None:
             kept = np.full((len(dataset.images), found.shape[1]), np.nan, np.float32)

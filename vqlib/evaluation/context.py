@@ -15,7 +15,7 @@ from vqlib.evaluation.chunks import in_batches
 from vqlib.evaluation.distances import distances
 from vqlib.evaluation.features import dataset_features, features
 from vqlib.evaluation.parts import Parts
-from vqlib.gpt import SAMPLING
+from vqlib.gpt import GPT, SAMPLING
 from vqlib.metrics import assert_fits, psnr
 
 
@@ -29,8 +29,8 @@ class EvaluationContext:
     """What is evaluated and on what: networks, held-out images with features, training images.
 
     `class_names` has the prior's classes first, then those that only a data set knows. Raises
-    ValueError for an empty split, a prior that does not fit the VQ-VAE, and a prior whose classes
-    are not known.
+    ValueError for an empty split, a prior that does not fit the VQ-VAE, a windowed prior, and a
+    prior whose classes are not known.
     """
 
     vqvae: nn.Module
@@ -52,6 +52,9 @@ class EvaluationContext:
                 f"split {self.split} of {self.dataset.title} has no image; "
                 "'all' takes the whole folder for it"
             )
+        if self.prior is not None and not isinstance(self.prior, GPT):
+            raise ValueError("a windowed prior has no classes and draws in another order: evaluate "
+                             "its likelihood only")
         self.device = self.vqvae.mean.device
         self.sampling = SAMPLING | self.sampling
         self._set_training_rows(held_out)

@@ -14,7 +14,6 @@ from vqlib.evaluation.context import EvaluationContext, pick
 from vqlib.evaluation.distances import bootstrap, kid
 from vqlib.evaluation.memorisation import FEATURE_AUGMENTATIONS
 from vqlib.evaluation.parts import Parts
-from vqlib.gpt import GPT
 from vqlib.metrics import likelihood, psnr
 from vqlib.train import held_out_nats
 
@@ -216,15 +215,15 @@ def conditional_scores(context, real, generated, train_again, held_out_again) ->
 def rate_distortion(context: EvaluationContext, n: int) -> dict:
     """Bytes and PSNR of the first n held-out images, as codes and as image formats.
 
-    Codes are the nearest and, with a whole-grid prior, entropy-constrained ones at `LAMBDAS` times
-    the mean squared distance to the nearest.
+    Codes are the nearest and, with a prior, entropy-constrained ones at `LAMBDAS` times the mean
+    squared distance to the nearest.
     """
     images, labels = context.images[:n], context.labels[:n].clamp(max=len(context.classes))
     curves = {
         codec: compression.curve(images, codec, QUALITIES) for codec in compression.codecs()
     }
     encoders = {"nearest codes": context.vqvae}
-    if isinstance(context.prior, GPT):
+    if context.prior is not None:
         distance = nearest_distance(context, images)
         for lambda_ in [share * distance for share in LAMBDAS]:
             name = f"entropy-constrained codes, lambda {lambda_:.2g}"
@@ -262,8 +261,7 @@ def rate_point(context, images: Tensor, labels: Tensor, encoder, curves: dict) -
         codes = codes.flatten(1)                                     # (n, T)
         nats = held_out_nats(context.prior, codes, labels)           # (n, T)
         point["prior"] = likelihood(nats, images[0].numel())
-        if isinstance(context.prior, GPT):
-            point["coded"] = arithmetic_coder.coded_bytes(context.prior, codes, labels, nats)
+        point["coded"] = arithmetic_coder.coded_bytes(context.prior, codes, labels, nats)
     return point
 
 
@@ -342,7 +340,8 @@ def sweep_sampling(vqvae, prior, dataset, split, settings=SWEEP, parts=None, **o
             "layout": layout_stats.compare([statistics], real, context.train_layout),
         }
 
-    names = {f"sweep, {setting or 'as trained'}": setting for setting in settings}
+    names = {f"sweep, row {i} of {len(settings)}": setting
+             for i, setting in enumerate(settings, 1)}
     parts.plan(dict.fromkeys(names, len(context.images)))
     rows = [parts.run(name, lambda setting=setting: row(setting))
             for name, setting in names.items()]
