@@ -20,7 +20,7 @@ test: .venv/installed  ## lint and test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
-bench: .venv/installed  ## measure against what others would use (README's table)
+bench: .venv/installed  ## measure against what others would use (tests/bench/README.md)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
 	$(BIN)/python -m tests.bench
 

@@ -2,11 +2,14 @@
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from types import SimpleNamespace
 
+import bench.__main__
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from bench.results import BEGIN, END, README, RESULTS, key, load, machine, refresh, save, tables
 from bench.timing import Row, compare, flops, peak_bytes
 
 PEERS = {"sampling", "quantizing", "priors"}                     # need the extra `bench`
@@ -27,6 +30,64 @@ def test_the_median_of_a_row_decides_whether_it_reaches_its_target():
     assert Row("", "", ">= 2", [1, 2, 9]).met
     assert not Row("", "", "<= 2", [1, 3, 9]).met
     assert Row("", "", "", [1]).met is None
+
+
+# results ------------------------------------------------------------------------------------------
+
+OLD = {"cpu": "AMD EPYC", "cores": 2, "avx512": True, "threads": 2, "products": "convolution",
+       "torch": "2", "load": 1.0, "day": "2026-11-26"}           # before families were kept
+NEW = OLD | {"model": "25/1", "avx512": False, "products": "linear"}
+
+
+def two_machines() -> dict:
+    both, one = Row("a", "b", ">= 2", [1, 3, 4], machine=OLD), Row("c", "d", "", [5], machine=OLD)
+    return {key(OLD): {"sampling": [both, one]},
+            key(NEW): {"sampling": [Row("a", "b", ">= 2", [1, 1.5, 4], machine=NEW)]}}
+
+
+def test_a_machine_is_known_by_its_processor_cores_and_avx512():
+    assert key(OLD) == "AMD EPYC, 2 cores, AVX-512"
+    assert key(NEW) == "AMD EPYC 25/1, 2 cores, no AVX-512"
+    assert key(NEW | {"gpu": "NVIDIA H100"}).startswith("NVIDIA H100, ")
+    assert key(machine()) == key(machine() | {"load": 99.0, "day": "another"})
+
+
+def test_each_machine_has_a_column_and_reaches_what_it_reaches():
+    lines = tables(two_machines()).splitlines()
+    assert "| what | against | to reach | " + " | ".join(map(key, (OLD, NEW))) + " |" in lines
+    assert "| a | b | >= 2 | 1 / 3 / 4 | **1 / 1.5 / 4** |" in lines
+    assert "| c | d |  | 5 / 5 / 5 | – |" in lines
+
+
+def test_a_run_replaces_its_own_machine_s_rows_of_the_benchmarks_named(tmp_path, monkeypatch):
+    path, found = tmp_path / "results.json", two_machines()
+    found[key(NEW)]["imports"] = [Row("e", "f", "", [6], machine=NEW)]
+    save(path, found)
+    measured = SimpleNamespace(bench=lambda: iter([Row("a", "b", ">= 2", [7])]))
+    monkeypatch.setattr(bench.__main__, "import_module", lambda *name: measured)
+    monkeypatch.setattr(bench.__main__, "machine", lambda: NEW)
+    bench.__main__.main(["sampling", "--results", str(path)])
+    found[key(NEW)]["sampling"] = [Row("a", "b", ">= 2", [7], machine=NEW)]
+    assert load(path) == found
+
+
+def test_results_lie_under_the_machine_that_each_row_names():
+    results = load(RESULTS)
+    assert results
+    for on, benchmarks in results.items():
+        assert {key(row.machine) for rows in benchmarks.values() for row in rows} == {on}
+
+
+def test_the_page_has_the_tables_of_the_results(tmp_path):
+    text = README.read_text()
+    assert text.split(BEGIN)[1].split(END)[0].strip() == tables(load(RESULTS))
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    refresh(page, "new")
+    assert page.read_text() == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+
+
+# instruments --------------------------------------------------------------------------------------
 
 
 def test_contestants_take_turns_and_the_first_turn_is_not_timed():

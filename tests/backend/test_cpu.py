@@ -5,17 +5,36 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import vqlib.backend.cpu
-from vqlib.backend.cpu import MANY, Linear, keep_pages, linear
+from vqlib.backend.cpu import MANY, PAYS, Linear, convolutions_pay, gain, keep_pages, linear
 
 # products -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
-def avx512(monkeypatch):
-    """Products as on CPUs with AVX-512; any CPU can compute them so."""
-    monkeypatch.setattr(vqlib.backend.cpu, "AVX512", True)
+def choice(monkeypatch):
+    """Chooses how this process multiplies, convolutions at first; any CPU can compute them."""
+    def choose(products: str):
+        convolutions_pay.cache_clear()
+        monkeypatch.setenv("VQLIB_PRODUCTS", products)
+
+    choose("convolution")
+    yield choose
+    convolutions_pay.cache_clear()
+
+
+@pytest.fixture
+def measured(choice, monkeypatch):
+    """Sets what a measurement on a CPU with AVX-512 finds; returns the list of measurements."""
+    def find(value):
+        made = []
+        monkeypatch.setattr(vqlib.backend.cpu, "AVX512", True)
+        monkeypatch.setattr(vqlib.backend.cpu, "gain", lambda: made.append(value) or value)
+        choice("")
+        return made
+    return find
 
 
 def convolved(run) -> bool:
@@ -53,9 +72,52 @@ def test_many_rows_are_convolved_and_a_few_are_not():
     assert not convolved(lambda: layer(torch.randn(MANY - 1, 24)))
 
 
-def test_without_avx_512_nothing_is_convolved(monkeypatch):
+def product():
+    return linear(torch.randn(MANY, 24), torch.randn(8, 24))
+
+
+def test_one_measurement_decides_for_a_process(measured):
+    for value, pays in ((PAYS + 0.5, True), (PAYS - 0.4, False)):
+        made = measured(value)
+        assert [convolved(product), convolved(product)] == [pays, pays]
+        assert made == [value]
+
+
+def test_without_avx_512_nothing_is_measured_or_convolved(measured, monkeypatch):
+    made = measured(9.0)
     monkeypatch.setattr(vqlib.backend.cpu, "AVX512", False)
-    assert not convolved(lambda: linear(torch.randn(MANY, 24), torch.randn(8, 24)))
+    assert not convolved(product)
+    assert not made
+
+
+def test_a_variable_decides_instead_of_a_measurement(measured, choice):
+    made = measured(9.0)
+    choice("linear")
+    assert not convolved(product)
+    assert not made
+    choice("conv")
+    with pytest.raises(ValueError, match="linear or convolution"):
+        product()
+
+
+def test_a_measurement_leaves_no_trace(choice, monkeypatch):
+    """Not in a count of operations, nor in the number of threads."""
+    monkeypatch.setattr(vqlib.backend.cpu, "AVX512", True)
+    choice("")
+    threads = torch.get_num_threads()
+    with FlopCounterMode(display=False) as counter:
+        product()
+    assert counter.get_total_flops() == 2 * MANY * 24 * 8
+    assert torch.get_num_threads() == threads
+
+
+def test_the_gain_is_a_ratio_of_two_times():
+    assert 0 < gain(turns=1) < 1000
+
+
+def test_what_is_compiled_has_products():
+    compiled = torch.compile(linear, backend="eager", fullgraph=True)
+    assert not convolved(lambda: compiled(torch.randn(MANY, 24), torch.randn(8, 24)))
 
 
 def test_weights_are_named_and_drawn_as_those_of_torch():

@@ -44,7 +44,7 @@ def training(cfg: GPTConfig, batch: int, rounds: int):
         yield Row(what, peer, ">= 1.2", seconds[name] / seconds["ours"],
                   between(seconds["ours"], seconds[name]))
     tokens = batch * cfg.grid**2 / torch.tensor(seconds["ours"]).median()
-    yield from shares(work, seconds, ">= 0.7",
+    yield from shares(what, work, seconds, ">= 0.7",
                       f"{work / 1e9:.1f} GFLOP a step, {tokens:,.0f} tokens/s")
 
 

@@ -62,7 +62,7 @@ def training_step(batch: int, rounds: int, image_size=128):
     for name, (_, _, target) in PEERS.items():
         yield Row(what, f"same nets around {name}", target, seconds[name] / seconds["ours"],
                   between(seconds["ours"], seconds[name]))
-    yield from shares(work, seconds, ">= 0.8", f"{work / 1e9:.1f} GFLOP a step")
+    yield from shares(what, work, seconds, ">= 0.8", f"{work / 1e9:.1f} GFLOP a step")
 
 
 def bench(tiny=False):

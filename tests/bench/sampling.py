@@ -1,10 +1,14 @@
 """Sampling 64 images: ours with cached keys and values, the report's full pass per code, GPT-2.
 
-GPT-2 is that of `transformers` with its `generate`.
+GPT-2 is that of `transformers` with its `generate`. Ours is also timed against a single pass over
+codes that are there: what drawing many codes at once could gain at most.
 """
+from dataclasses import replace
+
 import torch
 
 from vqlib.gpt import GPT, GPTConfig, draw
+from vqlib.presets import PRESETS
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
 from .peers import gpt2
@@ -54,9 +58,27 @@ def against_transformers(grid: int, n: int, rounds: int):
               seconds["guided"] / seconds["ours"], between(seconds["guided"], seconds["ours"]))
 
 
+def bound_of_parallel_decoding(grid: int, n: int, rounds: int):
+    """Drawing codes in groups takes one pass at least: all of them in one group."""
+    gpt = GPT(replace(PRESETS["flagship"].prior, grid=grid)).eval()
+    labels = torch.arange(n) % gpt.cfg.n_classes
+    prefix = torch.randint(gpt.cfg.n_codes, (n, grid**2 - 1))    # all codes but the last
+
+    @torch.no_grad()
+    def one_pass():
+        gpt(prefix, labels)
+
+    seconds = compare(rounds, one_pass=one_pass, sampling=lambda: gpt.generate(labels))
+    return Row(f"bound of parallel decoding: sampling {n} images of {grid**2:,} codes",
+               "one teacher-forced pass over such codes: time", "",
+               seconds["sampling"] / seconds["one_pass"],
+               between(seconds["one_pass"], seconds["sampling"]))
+
+
 def bench(tiny=False):
     n = 2 if tiny else 64
     yield against_the_report(4 if tiny else 16, n, 1 if tiny else 5, ">= 30", 16)
     yield from against_transformers(4 if tiny else 16, n, 1 if tiny else 15)
+    yield bound_of_parallel_decoding(4 if tiny else 16, n, 1 if tiny else 7)
     if not tiny:
         yield against_the_report(32, n, 3, ">= 25", 16)

@@ -43,10 +43,14 @@ class Row:
         sense, bound = self.target.split()
         return self.median >= float(bound) if sense == ">=" else self.median <= float(bound)
 
+    @property
+    def spread(self) -> str:
+        """Minimum / median / maximum."""
+        return " / ".join(f"{v:.3g}" for v in (min(self.values), self.median, max(self.values)))
+
     def cells(self) -> list[str]:
-        spread = " / ".join(f"{v:.3g}" for v in (min(self.values), self.median, max(self.values)))
-        reached = {True: "yes", False: "**no**", None: ""}[self.met]
-        return [self.what, self.against, self.target, spread, reached, self.note]
+        reached = {True: "yes", False: "no", None: ""}[self.met]
+        return [self.what, self.against, self.target, self.spread, reached, self.note]
 
 
 def compare(rounds: int, rest=lambda: None, **contestants) -> dict[str, np.ndarray]:
@@ -83,15 +87,15 @@ def products(side=SIDE) -> dict:
             "1 x 1 convolution": lambda: [F.conv2d(pixels, kernels) for _ in range(10)]}
 
 
-def shares(work: int, seconds: dict, target: str, note: str):
+def shares(what: str, work: int, seconds: dict, target: str, note: str):
     """Rows: at which share of the rates of `products` ours does its `work` operations.
 
     Both were timed in the same rounds.
     """
     for name, goal in (("matrix product", target), ("1 x 1 convolution", "")):
         rate = 10 * 2 * SIDE**3 / seconds[name]
-        yield Row(f"its share of a {name}'s rate", f"{rate.mean() / 1e9:.0f} GFLOP/s", goal,
-                  work / seconds["ours"] / rate, note)
+        yield Row(what, f"its share of a {name}'s rate", goal, work / seconds["ours"] / rate,
+                  f"{rate.mean() / 1e9:.0f} GFLOP/s; {note}")
 
 
 def attention_flops(q, k, v, *args, **kwargs) -> int:            # shapes (B, H, t, c)
