@@ -27,6 +27,9 @@ bench: .venv/installed  ## measure against what others would use (tests/bench/RE
 growth: .venv/installed  ## draw figures/growth.png: time and memory against every size
 	$(BIN)/python -m tests.bench.growth
 
+speedrun: .venv/installed  ## seconds to 30 dB and 2.6 nats per code (VQLIB_DATA=folder)
+	$(BIN)/python -m tests.bench.speedrun
+
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
@@ -41,4 +44,4 @@ clean:      ## remove caches and runs; weights that ship, data and figures stay
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-.PHONY: help notebooks pairs figures test bench growth lab studies clean
+.PHONY: help notebooks pairs figures test bench growth speedrun lab studies clean

@@ -1,16 +1,21 @@
 """The benchmarks run, at sizes where their results mean nothing; their instruments are right."""
+import json
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import SimpleNamespace
 
 import bench.__main__
+import bench.speedrun
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from bench.results import BEGIN, END, README, RESULTS, key, load, machine, refresh, save, tables
 from bench.timing import Row, compare, flops, peak_bytes
+
+from vqlib.presets import PRESETS
 
 PEERS = {"sampling", "quantizing", "priors"}                     # need the extra `bench`
 
@@ -114,3 +119,55 @@ def test_peak_memory_is_what_is_held_at_a_time():
             del a, b
 
     assert peak_bytes(run) == pytest.approx(2 * 4 << 20, rel=0.01)
+
+
+# speedrun -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def speedrun(home, tmp_path, monkeypatch, capsys):
+    """Runs one seed on synthetic data with few updates; (what is printed, what is kept)."""
+    smoke = PRESETS["smoke"]
+    shorter = replace(smoke, vqvae_training=replace(smoke.vqvae_training, steps=60),
+                      prior_training=replace(smoke.prior_training, steps=20), n_synthetic=120)
+    monkeypatch.setitem(PRESETS, "smoke", shorter)
+    monkeypatch.setattr(bench.speedrun, "two_cores", lambda: None)  # they would stay two
+
+    def run(*targets):
+        path = tmp_path / "speedrun.json"
+        bench.speedrun.main(["--preset", "smoke", "--data", "synthetic", "--seeds", "3",
+                             "--results", str(path), *targets])
+        return capsys.readouterr().out, json.loads(path.read_text())
+    return run
+
+
+def test_a_speedrun_tells_when_it_reached_its_targets(speedrun):
+    printed, kept = speedrun("--psnr", "5", "--nats", "10")
+    name = f"{key(machine())}; synthetic, n 120, seed 0; preset smoke"
+    assert list(kept) == [name]
+    [found] = kept[name]["seeds"]
+    assert (found["seed"], found["vqvae"]["updates"], found["prior"]["updates"]) == (3, 50, 20)
+    assert found["vqvae"]["final"] > 5
+    assert found["vqvae"]["seconds"] > 0 < found["prior"]["seconds"]
+    assert name in printed
+    row = printed.splitlines()[-1]
+    assert row.startswith("| 3 | ")
+    assert "(50)" in row
+    assert "(20)" in row
+
+
+def test_a_speedrun_tells_what_it_reached_instead(speedrun):
+    printed, kept = speedrun("--psnr", "99", "--nats", "0.1")
+    [entry] = kept.values()
+    [found] = entry["seeds"]
+    assert found["vqvae"]["seconds"] is None is found["prior"]["seconds"]
+    assert f"| not in 60: {found['vqvae']['final']:.2f} | not in 20: " in printed
+
+
+def test_a_clock_stands_still_while_it_is_paused(monkeypatch):
+    times = iter([0.0, 5.0, 7.0, 10.0])
+    monkeypatch.setattr(bench.speedrun.Clock, "now", lambda self=None: next(times))
+    clock = bench.speedrun.Clock()
+    with clock.paused():
+        pass
+    assert clock.seconds == 8
