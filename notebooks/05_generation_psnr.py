@@ -170,10 +170,10 @@ plots.save(fig, ws, "05_two_priors")
 # The whole grid once more, with settings chosen on validation images, and with the flow decoder if
 # it was trained long enough. The first 16 codes, far apart, settle where a lesion lies, and nothing
 # mends a rare one there: they are drawn from the likeliest codes that hold 95 % of the probability
-# (`first_top_p`), all others from all codes. Layout, colour and diagnosis are in the codes; skin lines and grain are not, they
-# are drawn on top. Below, as many photographs that no model has seen. Count in both: how many would
-# you call a lesion with a border, on skin? The segmenter of `vqlib.evaluation.layout_stats` counts,
-# too, and is harder to please.
+# (`first_top_p`), all others from all codes. Layout, colour and diagnosis are in the codes; skin
+# lines and grain are not, they are drawn on top. Below, as many photographs that no model has seen.
+# Count in both: how many would you call a lesion with a border, on skin? The segmenter of
+# `vqlib.evaluation.layout_stats` counts, too, and is harder to please.
 
 # %%
 sample_codes = gpt.generate(drawn, **SETTINGS, seed=SEED)           # (n, T)
