@@ -1,5 +1,6 @@
 """Small seeded things that several test files need; no test writes outside tmp_path."""
 import csv
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -11,7 +12,10 @@ matplotlib.use("Agg")
 
 from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import read_synthetic
+from vqlib.flow_decoder import FlowDecoderConfig
 from vqlib.gpt import GPT, GPTConfig
+from vqlib.presets import PRESETS
+from vqlib.train import TrainConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
@@ -70,6 +74,21 @@ def codes():
     """(6, 16) codes of a 4 x 4 grid and (6,) labels."""
     rng = torch.Generator().manual_seed(1)
     return torch.randint(16, (6, 16), generator=rng), torch.arange(6)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """The smoke preset, shortened, so that the training commands take no time."""
+    prior = TrainConfig(steps=4, batch=8, eval_every=2, eval_images=8)
+    smoke = replace(
+        PRESETS["smoke"], geometry=Geometry(16, 16), n_synthetic=40,
+        vqvae=TINY, vqvae_training=TrainConfig(steps=4, batch=8),
+        prior=GPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1), prior_training=prior,
+        windowed=WindowedGPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1),
+        windowed_training=prior,
+        flow_decoder=FlowDecoderConfig(code_dim=4, width=8, layers=1, steps=2),
+        flow_decoder_training=TrainConfig(steps=4, batch=8))
+    monkeypatch.setitem(PRESETS, "smoke", smoke)
 
 
 def picture(seed, size=(48, 40)):

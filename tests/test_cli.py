@@ -14,13 +14,14 @@ from torchvision.transforms.functional import pil_to_tensor
 from vqlib import metrics
 from vqlib.__main__ import main
 from vqlib.checkpoint import load_model, save_model
+from vqlib.cli.options import compile_parts
 from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import open_source
 from vqlib.entropy_constrained import EntropyConstrainedEncoder
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig, StochasticDecoder
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.presets import PRESETS
-from vqlib.train import TrainConfig, read_log
+from vqlib.train import read_log
 from vqlib.vqvae import VQVAE
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
@@ -222,21 +223,6 @@ def test_a_split_without_images_is_named(weights, class_folders, capsys):
     )
 
 
-@pytest.fixture
-def short(monkeypatch):
-    """The smoke preset, shortened, so that the training commands take no time."""
-    prior = TrainConfig(steps=4, batch=8, eval_every=2, eval_images=8)
-    smoke = replace(
-        PRESETS["smoke"], geometry=Geometry(16, 16), n_synthetic=40,
-        vqvae=TINY, vqvae_training=TrainConfig(steps=4, batch=8),
-        prior=GPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1), prior_training=prior,
-        windowed=WindowedGPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=1),
-        windowed_training=prior,
-        flow_decoder=FlowDecoderConfig(code_dim=4, width=8, layers=1, steps=2),
-        flow_decoder_training=TrainConfig(steps=4, batch=8))
-    monkeypatch.setitem(PRESETS, "smoke", smoke)
-
-
 @pytest.mark.parametrize("name", ["prior", "windowed"])
 def test_the_commands_train_what_evaluate_reads(short, ham, home, capsys, name):
     data = ["--preset", "smoke", "--data", ham[0]]
@@ -367,6 +353,16 @@ def test_compiled_commands_give_what_plain_ones_give(short, ham, tmp_path):
     for plain, compiled in zip(found["plain"][0], found["compiled"][0]):
         torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
     assert found["plain"][1] == found["compiled"][1]
+
+
+def test_a_compiled_sampler_is_not_compiled_for_each_cell_anew(gpt, codes):
+    """Once for the first cell, once for the last, once for all between, and for all blocks."""
+    expected = gpt.generate(codes[1])
+    torch._dynamo.reset()
+    counters.clear()
+    compile_parts(gpt, "eager")
+    assert torch.equal(gpt.generate(codes[1]), expected)
+    assert counters["stats"]["unique_graphs"] <= 3
 
 
 def test_the_vqvae_is_normalised_by_its_training_data(short, ham, tmp_path):

@@ -111,7 +111,7 @@ class Block(nn.Module):
         """`forward` of row t alone: keys and values of the rows before are in the cache."""
         B, H, G, c = len(x), self.heads, self.kv_heads, self.head_width
         q, *kv = self.project(x)                                 # (B, H, 1, c), (B, G, 1, c) twice
-        cache[:, :, :, t] = torch.stack(kv).squeeze(3)
+        cache[:, :, :, t : t + 1] = torch.stack(kv)
         keys, values = cache[:, :, :, : t + 1].flatten(1, 2)     # (B*G, t+1, c)
         q = q.reshape(B * G, H // G, c)
         # two thin products beat the fused kernel when there is one query
