@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -62,13 +63,16 @@ def flow_loop(vqvae, dataset):
     return FlowDecoder(FLOW_SIZE, seed=0), loop
 
 
-@pytest.fixture(params=["vqvae", "gpt", "windowed", "flow decoder"])
+MODELS = {"vqvae": lambda vqvae, dataset: vqvae_loop(dataset),
+          "gpt": lambda vqvae, dataset: prior_loop(GPT, GPT_SIZE),
+          "windowed": lambda vqvae, dataset: prior_loop(WindowedGPT, WINDOWED_SIZE),
+          "flow decoder": flow_loop}
+
+
+@pytest.fixture(params=MODELS)
 def fresh(request, dataset, vqvae):
     """Gives (model, loop) anew at each call; loop(model, config, folder) trains."""
-    return {"vqvae": lambda: vqvae_loop(dataset),
-            "gpt": lambda: prior_loop(GPT, GPT_SIZE),
-            "windowed": lambda: prior_loop(WindowedGPT, WINDOWED_SIZE),
-            "flow decoder": lambda: flow_loop(vqvae, dataset)}[request.param]
+    return partial(MODELS[request.param], vqvae, dataset)
 
 
 def train(fresh, folder=None, config=CONFIG, stop=None, disturb=lambda: None):

@@ -72,7 +72,8 @@ class FlowDecoder(nn.Module):
         The mean is not subtracted. Ranks bring equally many residuals.
         """
         x = residuals.movedim(1, -1).flatten(0, -2).double()     # (n*H*W, 3)
-        power, axes = torch.linalg.eigh(all_reduce_mean(x.T @ x / len(x)))
+        # on the CPU: axes have a sign, and every device should choose the same
+        power, axes = torch.linalg.eigh(all_reduce_mean(x.T @ x / len(x)).cpu())
         scale = power.clamp_min(1e-8).sqrt()
         self.from_unit.copy_(axes * scale)
         self.to_unit.copy_((axes / scale).T)

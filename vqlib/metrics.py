@@ -64,7 +64,7 @@ def reconstruct(vqvae, dataset, split: str, batch=128) -> dict:
         raise ValueError(f"split {split} of {dataset.title} has no image; --split all takes the "
                          "whole folder as a test set")
     for chunk in in_chunks(rows, batch):
-        x = dataset[chunk]
+        x = dataset[chunk].cpu()                                 # where scikit-image computes
         codes = vqvae.encode(x.to(vqvae.mean.device))
         x_hat = vqvae.decode(codes).cpu()
         parts.append({"psnr": psnr(x_hat, x), "ssim": ssim(x_hat, x),

@@ -9,12 +9,14 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqlib.backend.device import ahead, to_device
 from vqlib.backend.distributed import (
     agree,
     all_reduce_mean,
@@ -212,7 +214,7 @@ def train_vqvae(model, dataset, config: TrainConfig, augment: Augment, variance=
         if trainer.done:
             break
         model.train()                                            # the caller may have evaluated
-        images = images.to(trainer.device, non_blocking=True)    # (B, 3, H, W)
+        images = to_device(images, trainer.device)               # (B, 3, H, W)
         if model.cfg.data_init and model.quantizer.steps == 0:
             with trainer.precision:
                 z = encode_continuous(model, images.chunk(accumulate))
@@ -295,8 +297,8 @@ def train_prior(prior, train, held_out, config: TrainConfig, folder=None, finger
 
 def prior_loss(prior, codes, labels, rng, dropout_seed):         # (b, T), (b,)
     """A prior's own loss; dropout, too, depends on seed, step and part only."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dropout_seed)
+    with torch.random.fork_rng(devices=[codes.device] if codes.is_cuda else []):
+        torch.manual_seed(dropout_seed)                          # of all devices
         nats = prior.loss(codes, labels, rng)
     return nats, {"loss": nats}
 
@@ -360,17 +362,28 @@ def train_flow_decoder(flow_decoder, vqvae, dataset, config: TrainConfig, augmen
         some = next(drawn(16 * world_size() * max(1, 16 // world_size()), start=0))  # about 256
         residuals = [least_squares(vqvae, x.to(trainer.device))[2] for x in some.split(16)]
         flow_decoder.fit_units(torch.cat(residuals))
-    for images in drawn(config.batch, trainer.step):
+    chances = noise_and_times(config, dataset.geometry.crop, trainer.step)
+    if trainer.device.type == "cuda":                            # drawing takes as long as a GPU
+        chances = ahead(chances)
+    for images, (noise, t) in zip(drawn(config.batch, trainer.step), chances):
         if trainer.done:
             break
         flow_decoder.train()
-        rng = config.rng(trainer.step + (1 << 40))               # not those of the augmentation
-        noise = my_part(torch.randn(config.batch, *images.shape[1:], generator=rng))
-        t = my_part(torch.rand(config.batch, generator=rng))     # in [0, 1)
-        batch = [x.to(trainer.device, non_blocking=True) for x in (images, noise, t)]
+        batch = [to_device(x, trainer.device) for x in (images, noise, t)]
         losses = trainer.update([*zip(*(x.chunk(accumulate) for x in batch))])
         yield trainer.end_of_update(losses)
     flow_decoder.eval()
+
+
+def noise_and_times(config: TrainConfig, side: int, start: int):
+    """Yield this rank's noise (b, 3, side, side) and times (b,) in [0, 1) of update after update.
+
+    Drawn on the CPU, so that a seed gives the same ones on every device.
+    """
+    for step in count(start):
+        rng = config.rng(step + (1 << 40))                       # not those of the augmentation
+        noise = my_part(torch.randn(config.batch, 3, side, side, generator=rng))
+        yield noise, my_part(torch.rand(config.batch, generator=rng))
 
 
 @torch.no_grad()

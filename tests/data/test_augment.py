@@ -6,7 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vqlib.data.augment import Augment, augment, centre_crop, dihedral, rotate_crop_flip
+from vqlib.data.augment import (
+    Augment,
+    augment,
+    centre_crop,
+    dihedral,
+    dihedral_of_each,
+    gathered,
+    rotate_crop_flip,
+    to_unit,
+)
 from vqlib.data.decode import Geometry
 
 OFF = Augment(flip=0.0, rotate=0.0)
@@ -106,6 +115,11 @@ def test_the_eight_flips_and_turns_are_distinct_and_one_of_them_inverts_each():
     assert all(sum(torch.equal(dihedral(y, k), x) for k in range(8)) == 1 for y in eight)
     assert torch.equal(eight[0], x)
     assert torch.equal(eight[4], x.flip(-1))
+
+
+def test_a_gpu_turns_all_images_at_once_to_what_a_cpu_turns_one_by_one():
+    x, which = (squares(16, 6) * 255).byte(), torch.arange(16) % 8
+    assert torch.equal(to_unit(gathered(x, which)), dihedral_of_each(x, which))
 
 
 def test_the_eight_flips_and_turns_are_drawn_equally_often():

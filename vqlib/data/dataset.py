@@ -126,7 +126,7 @@ def statistics(dataset: Dataset, split: str = "train") -> dict:
         )
     n, sums, sums_of_squares = 0, np.zeros(3), np.zeros(3)
     for chunk in in_chunks(rows, 256):
-        x = dataset[chunk].double().numpy()                        # a float32 sum would drift
+        x = dataset[chunk].cpu().double().numpy()                  # a float32 sum would drift
         n += x[:, 0].size
         sums += x.sum((0, 2, 3))
         sums_of_squares += (x**2).sum((0, 2, 3))
