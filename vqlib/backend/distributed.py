@@ -113,8 +113,11 @@ def agree(settings: str) -> None:
 
 def replicated(model: nn.Module, loss):
     """loss(model, ...) whose gradients are means over the ranks; the model keeps its names."""
-    if world_size() == 1:
-        return partial(loss, model)
+    return partial(loss, model) if world_size() == 1 else in_ddp(model, loss)
+
+
+def in_ddp(model: nn.Module, loss) -> nn.Module:
+    """`replicated` on any number of ranks."""
     objective = nn.Module()                                      # DDP watches a forward pass
     objective.weights = nn.ParameterList(model.parameters())
     objective.forward = partial(loss, model)
