@@ -343,7 +343,7 @@ def train_flow_decoder(flow_decoder, vqvae, dataset, config: TrainConfig, augmen
                        folder=None, accumulate=1):
     """Yield (step, losses) after each update; the VQ-VAE stays as it is.
 
-    loss: the flow's mean squared velocity error, near 2 at the start. It learns residuals of
+    loss: the flow's mean squared velocity error, see `FlowDecoder.loss`. It learns residuals of
     training images: if the VQ-VAE overfitted, they are smaller than those of held-out images.
     """
     def loss(model, images, noise, t):                           # (b, 3, H, W) twice, (b,)
