@@ -31,9 +31,10 @@ from IPython.display import Markdown
 from vqlib import metrics, plots, widgets
 from vqlib.checkpoint import save_model
 from vqlib.flow_decoder import FlowDecoder
+from vqlib.progress import watch
 from vqlib.quantizer import as_rows, nearest
 from vqlib.studies import principal_axes, results
-from vqlib.train import read_log, train_flow_decoder, train_vqvae, watch
+from vqlib.train import read_log, train_flow_decoder, train_vqvae
 from vqlib.vqvae import VQVAE
 from vqlib.workspace import footer, load_results, open_workspace, save_results
 

@@ -33,7 +33,8 @@ from vqlib.checkpoint import load_model, save_model
 from vqlib.entropy_constrained import EntropyConstrainedEncoder
 from vqlib.gpt import GPT
 from vqlib.metrics import likelihood, psnr, unigram_nats
-from vqlib.train import encode_dataset, held_out_nats, read_log, train_prior, watch
+from vqlib.progress import watch
+from vqlib.train import encode_dataset, held_out_nats, read_log, train_prior
 from vqlib.windowed_gpt import WindowedGPT
 from vqlib.workspace import footer, open_workspace, save_results
 

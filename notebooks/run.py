@@ -26,12 +26,32 @@ HERE = Path(__file__).resolve().parent
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def show_progress(cell, cell_index, execute_reply):
-    """Pass on what the cell printed last, so that a long run is seen to move."""
-    outputs = [o for o in cell.get("outputs", []) if o.output_type == "stream"]
-    lines = "".join(o.text for o in outputs).splitlines()
-    if lines:
-        print("   ", lines[-1][:120], flush=True)
+class Client(NotebookClient):
+    """Executes a notebook, and prints what its cells print while they run.
+
+    Each line says which cell it is of how many, and the minutes since the notebook began.
+    """
+
+    began = printed = 0.0  # seconds, when the notebook began, and when a line was printed
+
+    def process_message(self, msg, cell, cell_index):
+        content = msg["content"]
+        if msg["msg_type"] == "stream":
+            self.pass_on(content["text"], cell_index)
+        elif msg["msg_type"].endswith("display_data") and set(content["data"]) == {"text/plain"}:
+            self.pass_on(content["data"]["text/plain"], cell_index, every=10)  # a training's line
+        return super().process_message(msg, cell, cell_index)
+
+    def pass_on(self, text: str, cell_index: int, every=0) -> None:
+        """Print lines; those of a line that is replaced all the time only now and then."""
+        now = time.time()
+        if every and now - self.printed < every:
+            return
+        self.printed = now
+        minutes, seconds = divmod(int(now - self.began), 60)
+        for line in filter(None, text.splitlines()):
+            print(f"  cell {cell_index + 1:2d} of {len(self.nb.cells)}  {minutes:2d}:{seconds:02d}"
+                  f"  {line[:120]}", flush=True)
 
 
 def read_script(script: Path):
@@ -52,10 +72,10 @@ def read_script(script: Path):
 def execute(script: Path, target: Path, commit: bool) -> float:
     """Run one percent script as a notebook; returns seconds. A failing notebook is not written."""
     notebook, start = read_script(script), time.time()
-    client = NotebookClient(
+    client = Client(
         notebook, timeout=None, kernel_name="python3", record_timing=False,
-        store_widget_state=not commit, on_cell_executed=show_progress,
-        resources={"metadata": {"path": str(HERE)}})
+        store_widget_state=not commit, resources={"metadata": {"path": str(HERE)}})
+    client.began = start
     client.execute()
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)

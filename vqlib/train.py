@@ -6,7 +6,6 @@ loop below reads as its algorithm does.
 import copy
 import json
 import math
-import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -402,16 +401,3 @@ def read_log(folder: Path) -> list[dict]:
     """The lines of a run's log, oldest first."""
     text = (Path(folder) / "log.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
-
-
-def watch(loop, steps: int, every=10.0):
-    """Pass a training loop through and print a line every `every` seconds."""
-    start = last = time.time()
-    for n, (step, losses) in enumerate(loop, 1):
-        yield step, losses
-        now = time.time()
-        if now - last >= every or step == steps:
-            last, rate = now, n / (now - start)
-            values = "  ".join(f"{name} {float(value):.3f}" for name, value in losses.items())
-            print(f"{step:6d}/{steps}  {values}  {rate:.1f} updates/s, "
-                  f"{(steps - step) / rate:.0f} s left", flush=True)
