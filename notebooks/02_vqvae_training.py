@@ -31,9 +31,10 @@ from IPython.display import Markdown
 from vqlib import metrics, plots, widgets
 from vqlib.checkpoint import save_model
 from vqlib.flow_decoder import FlowDecoder
+from vqlib.progress import watch
 from vqlib.quantizer import as_rows, nearest
 from vqlib.studies import principal_axes, results
-from vqlib.train import read_log, train_flow_decoder, train_vqvae, watch
+from vqlib.train import read_log, train_flow_decoder, train_vqvae
 from vqlib.vqvae import VQVAE
 from vqlib.workspace import footer, load_results, open_workspace, save_results
 
@@ -165,7 +166,9 @@ plots.save(fig, ws, "02_training")
 
 # %%
 models = dict(zip(NAMES, (model, baseline)))
-result = {name: metrics.evaluate_vqvae(m, dataset, SPLIT) for name, m in models.items()}
+details = {name: metrics.reconstruct(m, dataset, SPLIT) for name, m in models.items()}
+result = {name: metrics.summary(found, dataset.classes, cfg.n_codes)
+          for name, found in details.items()}
 for name, r in result.items():
     print(f"{name:25s} PSNR {r['psnr']['mean']:.2f} +- {r['psnr']['std']:.2f} dB  "
           f"SSIM {r['ssim']['mean']:.3f}  codes used {r['codes_used']}/{r['n_codes']}  "
@@ -208,7 +211,6 @@ for name, c in result[NAMES[0]]["classes"].items():
 # slope, a collapsed one a cliff.
 
 # %%
-details = {name: metrics.reconstruct(m, dataset, SPLIT) for name, m in models.items()}
 fig, ax = plt.subplots(figsize=(8, 3))
 for (name, r), colour in zip(details.items(), ("tab:blue", "tab:red")):
     picks = torch.bincount(r["codes"].flatten(), minlength=cfg.n_codes)     # (K,)

@@ -28,7 +28,7 @@ from umap import UMAP
 
 from vqlib import plots
 from vqlib.checkpoint import load_model
-from vqlib.metrics import psnr, reconstruct
+from vqlib.metrics import psnr
 from vqlib.train import encode_dataset
 from vqlib.workspace import footer, open_workspace, save_results
 
@@ -79,9 +79,9 @@ plots.save(fig, ws, "03_shuffled")
 # %%
 patches = plots.code_patches(vqvae)                       # (K, 3, f, f)
 colours = patches.mean((2, 3))                            # (K, 3)
-details = reconstruct(vqvae, dataset, SPLIT)
 K = vqvae.cfg.n_codes
-counts = torch.bincount(details["codes"].flatten(), minlength=K)
+held_out, _ = encode_dataset(vqvae, dataset, SPLIT)       # (m, 1, T)
+counts = torch.bincount(held_out.flatten().long(), minlength=K)
 fig, ax = plt.subplots(figsize=(8, 4.2))
 plots.show_images(ax, patches[colours.mean(1).argsort()], per_row=32,
                   title=f"{K} codes, dark to light")
@@ -125,8 +125,8 @@ np.savetxt(ws.folder / "03_umap.csv", layout, "%.5f", ",", header="umap_1,umap_2
 # that case from measured numbers: the baseline's codebook with its dead codes.
 
 # %%
-baseline_codes = reconstruct(baseline, dataset, SPLIT)["codes"]
-baseline_counts = torch.bincount(baseline_codes.flatten(), minlength=K)
+baseline_codes, _ = encode_dataset(baseline, dataset, SPLIT)
+baseline_counts = torch.bincount(baseline_codes.flatten().long(), minlength=K)
 baseline_layout = umap.fit_transform(baseline.quantizer.codebook.numpy())
 baseline_colours = plots.code_patches(baseline).mean((2, 3))
 fig, axs = plt.subplots(1, 2, figsize=(11, 4.6))

@@ -30,10 +30,11 @@ import torch
 
 from vqlib import plots
 from vqlib.checkpoint import load_model, save_model
-from vqlib.entropy_constrained import EntropyConstrainedEncoder, encoder_for
+from vqlib.entropy_constrained import EntropyConstrainedEncoder
 from vqlib.gpt import GPT
 from vqlib.metrics import likelihood, psnr, unigram_nats
-from vqlib.train import encode_dataset, held_out_nats, read_log, train_prior, watch
+from vqlib.progress import watch
+from vqlib.train import encode_dataset, held_out_nats, read_log, train_prior
 from vqlib.windowed_gpt import WindowedGPT
 from vqlib.workspace import footer, open_workspace, save_results
 
@@ -55,26 +56,13 @@ vqvae = vqvae.to(ws.device)
 #
 # Every image becomes a row of codes, read like a page. Training images are encoded in several
 # augmentations (mirrored ones at least): a lesion has no left and right, and 7,000 images are few.
-#
-# Priors that are trained here learn the nearest codes. The priors that ship with `flagship` are for
-# *entropy-constrained* codes: not always the nearest code, but of near ones the one that the prior
-# expects. The whole-grid prior that ships chooses them here itself, by the `encoding_lambda` in the
-# metadata of its file. What that is good for comes at the end.
 
 # %%
 prior_file, windowed_file = ws.folder / "prior.safetensors", ws.folder / "windowed.safetensors"
-encoder, lambda_ = vqvae, 0.0                                       # nearest codes
-if prior_file.exists():                                             # it ships, or was trained
-    finished, metadata = load_model(prior_file, "gpt")
-    lambda_ = metadata.get("encoding_lambda", 0.0)
-    encoder = encoder_for(vqvae, finished.to(ws.device), lambda_)
 both_finished = prior_file.exists() and windowed_file.exists()
 augmentations = (0,) if both_finished else preset.prior_augmentations  # more: for training only
-print(f"entropy-constrained codes, lambda {lambda_}" if lambda_ else "nearest codes")
-
-# %%
-train = encode_dataset(encoder, dataset, "train", augmentations)    # codes (n, V, T), labels (n,)
-held_out = encode_dataset(encoder, dataset, SPLIT)                  # codes (m, 1, T), labels (m,)
+train = encode_dataset(vqvae, dataset, "train", augmentations)      # codes (n, V, T), labels (n,)
+held_out = encode_dataset(vqvae, dataset, SPLIT)                    # codes (m, 1, T), labels (m,)
 K, (n, V, T) = vqvae.cfg.n_codes, train[0].shape
 print(f"{n} images x {V} augmentations x {T} codes; {len(held_out[0])} held-out images")
 
@@ -147,7 +135,7 @@ training = preset.prior_training
 loop = train_prior(gpt, train, held_out, training, ws.folder / "prior", dataset.fingerprint)
 for _step, _losses in watch(loop, training.steps):
     pass
-save_model(prior_file, gpt, **ws.metadata, training=training, encoding_lambda=lambda_)
+save_model(prior_file, gpt, **ws.metadata, training=training)
 
 # %% [markdown]
 # ## Run: the report's window
@@ -158,7 +146,7 @@ loop = train_prior(windowed, train, held_out, training, ws.folder / "windowed",
                    dataset.fingerprint)
 for _step, _losses in watch(loop, training.steps):
     pass
-save_model(windowed_file, windowed, **ws.metadata, training=training, encoding_lambda=lambda_)
+save_model(windowed_file, windowed, **ws.metadata, training=training)
 
 # %% [markdown]
 # ## Training metrics
@@ -304,5 +292,5 @@ evaluations = [line for line in logs["whole grid"] if "held_out" in line]
 best = min(evaluations, key=lambda line: line["held_out"])
 ours, window = (result[name]["nats_per_code"] for name in ("whole grid", "window"))
 save_results(ws, "04", f"{ours:.2f} nats/code (window {window:.2f})", lines=lines, **result,
-             encoding_lambda=lambda_, bits_saved_by_class=float(gain), best=best)
+             bits_saved_by_class=float(gain), best=best)
 print(footer(ws, preset.prior_training.seed))

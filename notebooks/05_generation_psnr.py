@@ -105,6 +105,24 @@ plots.show_images(ax, torch.cat(rows), title="original, least squares, flow deco
 plots.save(fig, ws, "05_flow_decoder")
 
 # %% [markdown]
+# Which decoder should show the samples below? A flow that has trained long enough draws as much
+# fine detail as photographs have. One that has not leaves some of its noise in the image: grain
+# where skin should be. The share of energy at the finest octave tells (what is left of an image
+# when its 2 x 2 px means are taken away). Samples are shown by the flow decoder if that share is at
+# most 1.3 times the photographs', by the least-squares decoder otherwise.
+
+# %%
+finest = {"photographs": metrics.finest_octave(x),
+          **{name: metrics.finest_octave(images) for name, images in decoded.items()}}
+for name, share in finest.items():
+    print(f"{name:22s} {share:.2%} of the energy at the finest octave")
+SHOWN = "flow decoder"
+if finest["flow decoder"] > 1.3 * finest["photographs"]:
+    SHOWN = "least-squares decoder"
+decoder = {"flow decoder": stochastic, "least-squares decoder": vqvae}[SHOWN]
+print(f"samples are shown by the {SHOWN}")
+
+# %% [markdown]
 # ## The same seed, the same sample
 #
 # Sampling is a run like any other: with its seed it can be repeated. And the cached sampler must be
@@ -149,17 +167,17 @@ for ax, (name, drawn_codes) in zip(axs, codes.items()):
 plots.save(fig, ws, "05_two_priors")
 
 # %% [markdown]
-# The whole grid once more, with settings chosen on validation images and the flow decoder. The
-# first 16 codes, far apart, settle where a lesion lies, and nothing mends a rare one there: they
-# are drawn from the likeliest codes that hold 95 % of the probability (`first_top_p`), all others
-# from all codes. Layout, colour and diagnosis are in the codes; skin lines and grain are not, they
-# are drawn on top. Below, as many photographs that no model has seen. Count in both: how many would
-# you call a lesion with a border, on skin? The segmenter of `vqlib.evaluation.layout_stats` counts,
-# too, and is harder to please.
+# The whole grid once more, with settings chosen on validation images, and with the flow decoder if
+# it was trained long enough. The first 16 codes, far apart, settle where a lesion lies, and nothing
+# mends a rare one there: they are drawn from the likeliest codes that hold 95 % of the probability
+# (`first_top_p`), all others from all codes. Layout, colour and diagnosis are in the codes; skin
+# lines and grain are not, they are drawn on top. Below, as many photographs that no model has seen.
+# Count in both: how many would you call a lesion with a border, on skin? The segmenter of
+# `vqlib.evaluation.layout_stats` counts, too, and is harder to please.
 
 # %%
 sample_codes = gpt.generate(drawn, **SETTINGS, seed=SEED)           # (n, T)
-samples = stochastic.decode(sample_codes.view(n, side, side))
+samples = decoder.decode(sample_codes.view(n, side, side))
 photographs = dataset[np.random.default_rng(SEED).permutation(dataset.splits[SPLIT])[:n]]
 whole = [layout_stats.whole(layout_stats.describe(images)) for images in (samples, photographs)]
 print(f"whole lesions, by the segmenter: {whole[0]:.0%} of the samples, "
@@ -168,7 +186,7 @@ print(f"whole lesions, by the segmenter: {whole[0]:.0%} of the samples, "
 settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
 size = (9, 4.6 * n / 32 + 0.3)
 fig, ax = plt.subplots(figsize=size)
-plots.show_images(ax, samples, title=f"whole grid, flow decoder, {settings}, seed {SEED}: "
+plots.show_images(ax, samples, title=f"whole grid, {SHOWN}, {settings}, seed {SEED}: "
                   f"{n} samples, none picked")
 plots.save(fig, ws, "05_samples")
 
@@ -185,7 +203,7 @@ plots.save(fig, ws, "05_photographs")
 # %%
 per_class = torch.arange(ANY).repeat_interleave(8)
 guided = gpt.generate(per_class, **SETTINGS, guidance=GUIDANCE, seed=SEED)
-images = stochastic.decode(guided.view(-1, side, side))
+images = decoder.decode(guided.view(-1, side, side))
 fig, axs = plt.subplots(ANY, 1, figsize=(7, 0.95 * ANY))
 for ax, name, row in zip(axs, classes, images.split(8)):
     plots.show_images(ax, row)
@@ -203,7 +221,7 @@ TEMPERATURES = (0.7, 0.85, 1.0, 1.1)
 fig, axs = plt.subplots(len(TEMPERATURES), 1, figsize=(8, 1.2 * len(TEMPERATURES)))
 for ax, temperature in zip(axs, TEMPERATURES):
     drawn_codes = gpt.generate(drawn[:8], temperature, seed=SEED)
-    row = stochastic.decode(drawn_codes.view(-1, side, side))
+    row = decoder.decode(drawn_codes.view(-1, side, side))
     plots.show_images(ax, row)
     contrast = row.std((2, 3)).mean()
     ax.set_title(f"temperature {temperature}: standard deviation within an image {contrast:.3f}",
@@ -225,7 +243,8 @@ plots.save(fig, ws, "05_temperature")
 # class:
 
 # %%
-result = metrics.evaluate_vqvae(vqvae, dataset, SPLIT)
+details = metrics.reconstruct(vqvae, dataset, SPLIT)
+result = metrics.summary(details, classes, vqvae.cfg.n_codes)
 shift = -10 * np.log10(np.square(metrics.REPORT_STD).mean())
 print(f"the report: 12.70 + {shift:.2f} = {12.70 + shift:.2f} dB on [0, 1]")
 print(f"here, {SPLIT}: {result['report_psnr']['mean']:.2f} dB in the report's units, "
@@ -236,7 +255,6 @@ for name, c in result["classes"].items():
 
 # %%
 fig, ax = plt.subplots(figsize=(6, 2.6))
-details = metrics.reconstruct(vqvae, dataset, SPLIT)
 ax.hist(details["report_psnr"], 40, color="tab:red", alpha=0.6, label="report's units")
 ax.hist(details["psnr"], 40, color="tab:blue", alpha=0.6, label="on [0, 1]")
 ax.axvline(12.70, color="tab:red", lw=1)
@@ -261,8 +279,12 @@ _, rows = memorisation.nearest(ours, bank)                                  # (n
 near = memorisation.memorisation(ours, real, bank)
 print(f"distance to train: samples {near['median']:.3f}, "
       f"held-out {near['median_held_out']:.3f} (medians)")
-print(f"{near['share']:.0%} of {n} samples are nearer than the first percentile "
-      f"of held-out images, {near['threshold']:.3f}")
+if near["share"] is None:
+    print(f"{len(dataset.splits[SPLIT])} held-out images are too few for a first percentile")
+else:
+    times = tables.interval(near["ratio"], near["ratio_95"], ".1f")
+    print(f"{near['share']:.0%} of {n} samples are nearer than the first percentile of held-out "
+          f"images, {near['threshold']:.3f}: {times} times as often as new photographs")
 
 # %%
 nearest = dataset[dataset.splits["train"][rows[:16]]]
@@ -285,12 +307,12 @@ context = EvaluationContext(vqvae, gpt, dataset, SPLIT, stochastic_decoder=stoch
                             classes=classes, sampling=SETTINGS)
 real_codes = context.encode(context.images)
 sample_codes = context.generate(context.labels, SEED)
-image_sets = {"real, training": context.train_sample}
+features = {"real, training": context.real_features(dataset, context.train_sample)}
 for name, decoder in context.decoders.items():
-    image_sets[f"reconstructions, {name}"] = context.decode(real_codes, decoder)
-    image_sets[f"samples, {name}"] = context.decode(sample_codes, decoder)
-for name, images in image_sets.items():
-    distances = context.distances(images, paired=name.startswith("reconstructions"))
+    features[f"reconstructions, {name}"] = context.embed(context.decode(real_codes, decoder))
+    features[f"samples, {name}"] = context.embed(context.decode(sample_codes, decoder))
+for name, embedded in features.items():
+    distances = context.distances(embedded, paired=name.startswith("reconstructions"))
     print(f"{name:30s} KID-Lite0 x 1000: {tables.kid(distances)}")
 
 # %% [markdown]
@@ -368,12 +390,12 @@ plots.save(fig, ws, "05_ablations")
 # One static row, then the same function behind controls: diagnosis, temperature, top-k and seed.
 
 # %%
-fig = widgets.draw_samples(stochastic, gpt, ANY, SEED,
+fig = widgets.draw_samples(decoder, gpt, ANY, SEED,
                            title=f"any class, {settings}, seed {SEED}", **SETTINGS)
 plots.save(fig, ws, "05_explorer")
 
 # %%
-widgets.sample_explorer(stochastic, gpt, classes)
+widgets.sample_explorer(decoder, gpt, classes)
 
 # %% [markdown]
 # ## What we saw, and learned
@@ -425,7 +447,8 @@ widgets.sample_explorer(stochastic, gpt, classes)
 #   34.2 dB at 256 codes an image.
 
 # %%
-key_metric = (f"{n} samples, {near['share']:.0%} memorised; "
+memorised = tables.number(near["share"], ".0%")
+key_metric = (f"{n} samples, {memorised} memorised; "
               f"{result['report_psnr']['mean']:.1f} dB as the report counts")
 save_results(ws, "05", key_metric, reconstruction=result, memorisation=near)
 print(footer(ws, SEED))

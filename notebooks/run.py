@@ -20,18 +20,42 @@ from nbclient.exceptions import CellExecutionError
 
 from vqlib.backend.paths import home
 from vqlib.plots import figure_folder
+from vqlib.records import record
 from vqlib.workspace import open_workspace
 
 HERE = Path(__file__).resolve().parent
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def show_progress(cell, cell_index, execute_reply):
-    """Pass on what the cell printed last, so that a long run is seen to move."""
-    outputs = [o for o in cell.get("outputs", []) if o.output_type == "stream"]
-    lines = "".join(o.text for o in outputs).splitlines()
-    if lines:
-        print("   ", lines[-1][:120], flush=True)
+class Client(NotebookClient):
+    """Executes a notebook, and prints what its cells print while they run.
+
+    Each line says which cell it is of how many, and the minutes since the notebook began.
+    """
+
+    began = printed = 0.0  # seconds, when the notebook began, and when a line was printed
+    waiting = ""           # the last text of a line that is replaced, if it was not printed
+
+    def process_message(self, msg, cell, cell_index):
+        kind, content = msg["msg_type"], msg["content"]
+        if kind == "stream":
+            self.pass_on(content["text"], cell_index)
+        elif kind.endswith("display_data") and set(content["data"]) == {"text/plain"}:
+            self.waiting = content["data"]["text/plain"]         # a training's line
+            if time.time() - self.printed >= 10:
+                self.pass_on_waiting(cell_index)
+        return super().process_message(msg, cell, cell_index)
+
+    def pass_on_waiting(self, cell_index: int, **_) -> None:
+        text, self.waiting = self.waiting, ""
+        self.pass_on(text, cell_index)
+
+    def pass_on(self, text: str, cell_index: int) -> None:
+        self.printed = time.time()
+        minutes, seconds = divmod(int(self.printed - self.began), 60)
+        for line in filter(None, text.splitlines()):
+            print(f"  cell {cell_index + 1:2d} of {len(self.nb.cells)}  {minutes:2d}:{seconds:02d}"
+                  f"  {line[:120]}", flush=True)
 
 
 def read_script(script: Path):
@@ -52,10 +76,10 @@ def read_script(script: Path):
 def execute(script: Path, target: Path, commit: bool) -> float:
     """Run one percent script as a notebook; returns seconds. A failing notebook is not written."""
     notebook, start = read_script(script), time.time()
-    client = NotebookClient(
+    client = Client(
         notebook, timeout=None, kernel_name="python3", record_timing=False,
-        store_widget_state=not commit, on_cell_executed=show_progress,
-        resources={"metadata": {"path": str(HERE)}})
+        store_widget_state=not commit, resources={"metadata": {"path": str(HERE)}})
+    client.began, client.on_cell_executed = start, client.pass_on_waiting
     client.execute()
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
@@ -68,6 +92,8 @@ def main() -> int:
     parser.add_argument("which", nargs="*", help="numbers, such as 03; default: all five")
     parser.add_argument("--commit", action="store_true",
                         help="write the paired notebooks beside the scripts")
+    parser.add_argument("--record", action="store_true",
+                        help="keep the metrics in data/notebooks/, for the notebooks' tables")
     args = parser.parse_args()
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     scripts = [script for script in sorted(HERE.glob("0?_*.py"))
@@ -79,7 +105,7 @@ def main() -> int:
         return 1
     print(ws)
     folder = HERE if args.commit else home() / "notebooks" / "executed" / ws.preset.name
-    rows = []
+    rows, measured = [], {}
     for script in scripts:
         print(f"{script.stem} ...", flush=True)
         try:
@@ -90,6 +116,9 @@ def main() -> int:
             return 1
         results = json.loads((ws.folder / f"{script.stem[:2]}.json").read_text())
         rows.append((script.stem, f"{seconds:.0f}", results["key_metric"]))
+        measured[script.stem[:2]] = results.get("rows", {})
+    if args.record:
+        print(f"kept in {record(ws, measured).name}")
     total = sum(int(seconds) for _, seconds, _ in rows)
     last = "total", str(total), f"figures in {figure_folder(ws.preset.name).name}/"
     for name, seconds, metric in [("notebook", "seconds", "key metric"), *rows, last]:

@@ -22,7 +22,7 @@ def flow_decoder(vqvae, dataset):
     model = FlowDecoder(CFG)
     model.fit_units(least_squares(vqvae, dataset[np.arange(32)])[2])
     with torch.no_grad():
-        model.velocity.weight.normal_(generator=torch.Generator().manual_seed(0))
+        model.residual.weight.normal_(generator=torch.Generator().manual_seed(0))
     return model.eval()
 
 
@@ -124,6 +124,31 @@ def test_the_loss_is_zero_for_the_exact_velocity_only(vqvae, flow_decoder, datas
     assert flow_decoder.loss(*parts, *drawn) == pytest.approx(0, abs=1e-6)
     flow_decoder.forward = lambda x, t, context: torch.zeros_like(x)
     assert flow_decoder.loss(*parts, *drawn) == pytest.approx(2, abs=0.8)  # noise and residual
+
+
+def test_a_fresh_flow_decoder_adds_nothing_whatever_the_noise(vqvae, dataset):
+    """It predicts a residual of 0, and the last step ends on what is predicted."""
+    model = FlowDecoder(CFG).eval()
+    codes = vqvae.encode(dataset[np.arange(4)])
+    decoded = StochasticDecoder(vqvae, model).decode(codes)
+    assert torch.allclose(decoded, vqvae.decode(codes), atol=1e-5)
+
+
+def test_a_decoded_residual_is_the_one_predicted_at_the_last_step(vqvae, flow_decoder, dataset):
+    codes, predicted = vqvae.encode(dataset[np.arange(4)]), []
+    forward = flow_decoder.forward
+
+    def watched(x, t, context):
+        velocity = forward(x, t, context)
+        predicted.append(x + (1 - t)[:, None, None, None] * velocity)
+        return velocity
+
+    flow_decoder.forward = watched
+    decoded = StochasticDecoder(vqvae, flow_decoder).decode(codes)
+    residual = torch.einsum("ij,bjhw->bihw", flow_decoder.from_unit, predicted[-1])
+    x_hat = vqvae.denormalise(vqvae.decoder(vqvae.quantizer.lookup(codes)))
+    assert len(predicted) == CFG.steps
+    assert torch.allclose(decoded, (x_hat + residual).clamp(0, 1), atol=1e-5)
 
 
 def test_codes_least_squares_image_and_time_all_steer_the_flow(vqvae, flow_decoder, dataset):

@@ -84,6 +84,22 @@ def test_similarity_falls_with_noise_and_is_symmetric():
 
 # codes --------------------------------------------------------------------------------------------
 
+def test_noise_has_its_energy_at_the_finest_octave_and_flat_blocks_have_none_there():
+    noise = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert metrics.finest_octave(noise) == pytest.approx(0.75, abs=0.01)
+    blocks = torch.nn.functional.interpolate(noise, scale_factor=2)
+    assert metrics.finest_octave(blocks) == pytest.approx(0, abs=1e-6)
+    assert metrics.finest_octave(3 * noise + 5) == pytest.approx(metrics.finest_octave(noise))
+    grain = metrics.finest_octave(blocks + 0.3 * torch.randn(blocks.shape))
+    assert 0.75 * 0.09 / 1.09 == pytest.approx(grain, rel=0.05)
+
+
+def test_a_summary_of_reconstructions_is_the_evaluation(vqvae, dataset):
+    found = metrics.reconstruct(vqvae, dataset, "test")
+    expected = metrics.evaluate_vqvae(vqvae, dataset, "test")
+    assert {"split": "test", **metrics.summary(found, dataset.classes, 16)} == expected
+
+
 def test_usage_and_perplexity_are_of_the_whole_set_not_of_batches():
     # each image uses one code, the set uses eight
     codes = torch.stack([torch.full((4, 4), k) for k in range(8)])

@@ -53,6 +53,17 @@ def test_all_five_run_in_order_and_the_table_names_each(executed):
     assert [line.split()[0] for line in table] == ["notebook", *NAMES, "total"]
 
 
+def test_a_run_passes_on_what_its_cells_print_with_cell_and_time(executed):
+    _, printed = executed
+    lines = [line for line in printed.splitlines() if line.startswith("  cell ")]
+    place = re.compile(r"  cell +(\d+) of (\d+)  +\d+:\d\d  ")
+    assert all(place.match(line) and int(place.match(line)[1]) <= int(place.match(line)[2])
+               for line in lines)
+    assert any("150/150 [####" in line for line in lines)        # a training's last line
+    assert any(line.endswith("caught: lesion 0 is in train and in test: the split leaks")
+               or "the split leaks" in line for line in lines)
+
+
 def test_each_figure_is_written_by_exactly_one_notebook_and_carries_its_number(executed):
     home, _ = executed
     names = []

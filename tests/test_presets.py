@@ -56,14 +56,35 @@ def test_the_baseline_differs_only_in_the_codebook_and_how_it_is_trained(preset)
     assert other.divide_by_pixel_variance != preset.divide_by_pixel_variance
     assert other.vqvae.data_init != preset.vqvae.data_init
     assert (other.vqvae.reset_threshold > 0) != (preset.vqvae.reset_threshold > 0)
-    same = dict(data_init=True, reset_threshold=0.0)
+    same = dict(data_init=True, reset_threshold=0.0, decay=0.99)
     assert replace(other.vqvae, **same) == replace(preset.vqvae, **same)
     steps = preset.baseline_steps or preset.vqvae_training.steps
-    expected = replace(preset.vqvae_training, cosine=True, steps=steps)
-    assert replace(other.vqvae_training, cosine=True) == expected
-    back = other.baseline
-    assert back.divide_by_pixel_variance == preset.divide_by_pixel_variance
-    assert back.vqvae == preset.vqvae
+    assert (other.vqvae_training.steps, other.vqvae_training.batch) == (
+        steps, preset.vqvae_training.batch)
+    unchanged = dict(vqvae=preset.vqvae, vqvae_training=preset.vqvae_training,
+                     divide_by_pixel_variance=preset.divide_by_pixel_variance)
+    assert replace(other, **unchanged) == preset
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "report"])
+def test_the_baseline_has_the_codebook_and_the_schedule_of_the_report(name):
+    report, baseline = PRESETS["report"], PRESETS[name].baseline
+    for setting in ("data_init", "reset_threshold", "decay", "beta"):
+        assert getattr(baseline.vqvae, setting) == getattr(report.vqvae, setting)
+    length = dict(steps=1, batch=1)
+    expected = replace(report.vqvae_training, **length)
+    assert replace(baseline.vqvae_training, **length) == expected
+
+
+def test_the_baseline_of_the_reports_baseline_is_the_report():
+    report = PRESETS["report"]
+    back = report.baseline.baseline
+    assert (back.vqvae, back.vqvae_training) == (report.vqvae, report.vqvae_training)
+
+
+def test_both_priors_of_the_flagship_are_trained_alike():
+    flagship = PRESETS["flagship"]
+    assert flagship.prior_training == flagship.windowed_training
 
 
 def test_report_has_the_settings_of_the_report():
@@ -120,13 +141,13 @@ def test_an_unknown_name_is_refused_with_the_known_ones(monkeypatch):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
 def test_what_ships_was_trained_by_the_settings_of_its_preset(path):
-    _, metadata = load_model(path)
+    shipped, metadata = load_model(path)
     preset, name = PRESETS[metadata["preset"]], path.stem.rpartition("-")[0]
     preset = preset.baseline if name == "baseline" else preset
     model = {"baseline": "vqvae", "flow-decoder": "flow_decoder"}.get(name, name)
     config, training = getattr(preset, model), getattr(preset, f"{model}_training")
     if model == "prior":
         config = replace(config, n_classes=len(metadata["classes"]))
-    expected = json.loads(json.dumps([asdict(config), asdict(training)]))
-    assert [metadata["config"], metadata["training"]] == expected
+    assert shipped.cfg == config
+    assert metadata["training"] == json.loads(json.dumps(asdict(training)))
     assert path.with_suffix(".jsonl").exists()

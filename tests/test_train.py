@@ -26,7 +26,6 @@ from vqlib.train import (
     train_flow_decoder,
     train_prior,
     train_vqvae,
-    watch,
 )
 from vqlib.vqvae import VQVAE
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
@@ -500,15 +499,6 @@ def test_batches_do_not_change_held_out_nats(gpt, codes):
     assert torch.allclose(
         held_out_nats(gpt, x.short(), labels, batch=4), gpt.nats(x, labels), atol=1e-5
     )
-
-
-def test_watching_passes_every_update_on_and_prints_the_last(capsys):
-    loop = [(s, {"loss": torch.tensor(1 / s)}) for s in range(1, 5)]
-    assert list(watch(iter(loop), 4)) == loop
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 1
-    assert "4/4" in printed[0]
-    assert "loss 0.250" in printed[0]
 
 
 def test_the_log_is_one_json_object_per_line(fresh, tmp_path):

@@ -1,4 +1,6 @@
 """Laws of the VQ-VAE."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,21 @@ def test_the_reports_nets_have_the_published_number_of_parameters():
     assert count(model.decoder) == decoder
     assert count(model) == encoder + decoder                     # the codebook is a buffer
     assert model.quantizer.codebook.shape == (512, 128)
+
+
+@pytest.mark.parametrize("n_down", [1, 2, 3])
+def test_a_decoder_may_be_wider_than_the_encoder(n_down):
+    narrow = VQVAEConfig(image_size=16, n_down=n_down, hidden=8, residual_hidden=4)
+    wide = replace(narrow, decoder_hidden=12, decoder_residual_hidden=6)
+    same = replace(narrow, decoder_hidden=8, decoder_residual_hidden=4)
+    parts = {name: [(len(list(part.parameters())), sum(p.numel() for p in part.parameters()))
+                    for part in (VQVAE(cfg).encoder, VQVAE(cfg).decoder)]
+             for name, cfg in (("narrow", narrow), ("wide", wide), ("same", same))}
+    assert parts["same"] == parts["narrow"]
+    assert parts["wide"][0] == parts["narrow"][0]
+    assert parts["wide"][1][1] > parts["narrow"][1][1]
+    model = VQVAE(wide).eval()
+    assert model.decode(model.encode(torch.rand(2, 3, 16, 16))).shape == (2, 3, 16, 16)
 
 
 def test_one_batch_can_be_overfitted(dataset):

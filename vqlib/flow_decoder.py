@@ -49,7 +49,13 @@ class TimedResidual(nn.Module):
 
 
 class FlowDecoder(nn.Module):
-    """Velocity of the flow, given time, code vectors and the least-squares image."""
+    """Velocity of the flow, given time, code vectors and the least-squares image.
+
+    The net predicts the residual, and the velocity follows from it (Li & He 2025, "Back to basics:
+    let denoising generative models denoise"). The last Euler step then ends on a prediction, which
+    has no noise left in it, however short the training was. A net that predicts the velocity itself
+    leaves grain for long (LOG.md).
+    """
 
     def __init__(self, cfg: FlowDecoderConfig, seed=0):
         super().__init__()
@@ -63,8 +69,8 @@ class FlowDecoder(nn.Module):
             self.code_vectors = nn.Conv2d(cfg.code_dim, C, 3, padding=1)
             self.time = nn.Sequential(nn.Linear(1, C), nn.SiLU(), nn.Linear(C, C), nn.SiLU())
             self.layers = nn.ModuleList(TimedResidual(C) for _ in range(cfg.layers))
-            self.velocity = nn.Conv2d(C, values, 3, padding=1)
-            nn.init.zeros_(self.velocity.weight)
+            self.residual = nn.Conv2d(C, values, 3, padding=1)
+            nn.init.zeros_(self.residual.weight)
 
     def fit_units(self, residuals: Tensor) -> None:              # (n, 3, H, W)
         """Scale residuals to a mean square of 1 along each of their principal colour axes.
@@ -89,10 +95,14 @@ class FlowDecoder(nn.Module):
         y = context + self.noisy_pixels(F.pixel_unshuffle(x, self.cfg.patch))
         for layer in self.layers:
             y = layer(y, time)
-        return F.pixel_shuffle(self.velocity(F.relu(y)), self.cfg.patch)
+        residual = F.pixel_shuffle(self.residual(F.relu(y)), self.cfg.patch)
+        left = (1 - t).clamp_min(1 / self.cfg.steps)             # the last step starts there
+        return (residual - x) / left[:, None, None, None]
 
     def loss(self, e: Tensor, x_hat: Tensor, residual: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Mean squared error of the velocity at times t (B,), about 2 for a net that knows nothing.
+        """Mean squared error of the velocity at times t (B,).
+
+        About 2 * steps for a net that knows nothing: late velocities weigh most.
 
         e (B, D, h, w) and x_hat as in `context`; residual (B, 3, H, W): image - denormalised x_hat;
         noise (B, 3, H, W). Paths are straight lines from noise to residual.

@@ -6,7 +6,6 @@ loop below reads as its algorithm does.
 import copy
 import json
 import math
-import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -175,8 +174,10 @@ class Trainer:
         It has to be trained as this run would be.
         """
         model, metadata = load_model(finished)
+        # a file that is older than a setting was made with that setting's default
+        sizes = json.loads(json.dumps(asdict(model.cfg)))
         mine = self.identity["model sizes"], self.identity["training settings"]
-        if (metadata["config"], metadata.get("training")) == mine:
+        if (sizes, metadata.get("training")) == mine:
             self.model.load_state_dict(model.state_dict())
             self.step = self.config.steps
 
@@ -341,7 +342,7 @@ def train_flow_decoder(flow_decoder, vqvae, dataset, config: TrainConfig, augmen
                        folder=None, accumulate=1):
     """Yield (step, losses) after each update; the VQ-VAE stays as it is.
 
-    loss: the flow's mean squared velocity error, near 2 at the start. It learns residuals of
+    loss: the flow's mean squared velocity error, see `FlowDecoder.loss`. It learns residuals of
     training images: if the VQ-VAE overfitted, they are smaller than those of held-out images.
     """
     def loss(model, images, noise, t):                           # (b, 3, H, W) twice, (b,)
@@ -400,16 +401,3 @@ def read_log(folder: Path) -> list[dict]:
     """The lines of a run's log, oldest first."""
     text = (Path(folder) / "log.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
-
-
-def watch(loop, steps: int, every=10.0):
-    """Pass a training loop through and print a line every `every` seconds."""
-    start = last = time.time()
-    for n, (step, losses) in enumerate(loop, 1):
-        yield step, losses
-        now = time.time()
-        if now - last >= every or step == steps:
-            last, rate = now, n / (now - start)
-            values = "  ".join(f"{name} {float(value):.3f}" for name, value in losses.items())
-            print(f"{step:6d}/{steps}  {values}  {rate:.1f} updates/s, "
-                  f"{(steps - step) / rate:.0f} s left", flush=True)

@@ -19,8 +19,10 @@ class VQVAEConfig:
 
     image_size: int = 128          # pixels per side, a multiple of f
     n_down: int = 2                # halvings: 128 px -> 32 x 32 codes; 3 gives 16 x 16
-    hidden: int = 64               # channels of the nets
-    residual_hidden: int = 32      # channels inside a residual layer
+    hidden: int = 64               # channels of the encoder
+    residual_hidden: int = 32      # channels inside a residual layer of the encoder
+    decoder_hidden: int | None = None  # channels of the decoder; None: as the encoder's
+    decoder_residual_hidden: int | None = None
     residual_layers: int = 2
     n_codes: int = 512             # K: widens the bottleneck
     code_dim: int = 128            # D: does not change the bit budget
@@ -52,9 +54,8 @@ class Residual(nn.Module):
         return x + self.back(F.relu(self.wide(F.relu(x))))
 
 
-def residual_stack(cfg: VQVAEConfig) -> nn.Sequential:
-    layers = [Residual(cfg.hidden, cfg.residual_hidden) for _ in range(cfg.residual_layers)]
-    return nn.Sequential(*layers, nn.ReLU())
+def residual_stack(hidden: int, inner: int, layers: int) -> nn.Sequential:
+    return nn.Sequential(*[Residual(hidden, inner) for _ in range(layers)], nn.ReLU())
 
 
 def build_encoder(cfg: VQVAEConfig) -> nn.Sequential:
@@ -64,18 +65,22 @@ def build_encoder(cfg: VQVAEConfig) -> nn.Sequential:
     for narrow, wide in pairwise(widths):                        # each halves both sides
         down += [nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1), nn.ReLU()]
     middle = nn.Conv2d(widths[-1], cfg.hidden, 3, padding=1)
-    return nn.Sequential(*down, middle, residual_stack(cfg), nn.Conv2d(cfg.hidden, cfg.code_dim, 1))
+    residual = residual_stack(cfg.hidden, cfg.residual_hidden, cfg.residual_layers)
+    return nn.Sequential(*down, middle, residual, nn.Conv2d(cfg.hidden, cfg.code_dim, 1))
 
 
 def build_decoder(cfg: VQVAEConfig) -> nn.Sequential:
     """(B, D, h, w) -> (B, 3, H, W): residual layers, then transposed convolutions."""
-    last = cfg.hidden if cfg.n_down == 1 else cfg.hidden // 2
-    widths = [cfg.hidden] * (cfg.n_down - 1) + [last, 3]
+    hidden = cfg.decoder_hidden or cfg.hidden
+    inner = cfg.decoder_residual_hidden or cfg.residual_hidden
+    last = hidden if cfg.n_down == 1 else hidden // 2
+    widths = [hidden] * (cfg.n_down - 1) + [last, 3]
     up = []
     for wide, narrow in pairwise(widths):                        # each doubles both sides
         up += [nn.ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1), nn.ReLU()]
-    first = nn.Conv2d(cfg.code_dim, cfg.hidden, 3, padding=1)
-    return nn.Sequential(first, residual_stack(cfg), *up[:-1])   # no ReLU on pixels
+    first = nn.Conv2d(cfg.code_dim, hidden, 3, padding=1)
+    residual = residual_stack(hidden, inner, cfg.residual_layers)
+    return nn.Sequential(first, residual, *up[:-1])              # no ReLU on pixels
 
 
 class VQVAE(nn.Module):

@@ -30,19 +30,6 @@ def decompress_batch(prior, blobs, labels):                           # (n,), n 
     return codes
 
 
-def encoded(codes, models):
-    """The blob that the library's coder writes of one image."""
-    encoder = queue.RangeEncoder()
-    for code, model in zip(codes, models):
-        encoder.encode(code, model)
-    return coder.to_bytes(encoder.get_compressed())
-
-
-def random_models(n, seed, n_codes=16):
-    rng = torch.Generator().manual_seed(seed)
-    return coder.categorical_models(torch.randn(n, n_codes, generator=rng))
-
-
 def test_steps_are_the_priors_own_predictions(gpt, codes):
     c, labels = codes
     step = Sampler(gpt, labels).step
@@ -78,59 +65,12 @@ def test_a_file_is_as_long_as_its_nll():
         nats = prior.nats(c, labels)
     coded = coder.coded_bytes(prior, c, labels, nats)
     assert coded["nll_bytes"] == pytest.approx(256 * 6 / 8, rel=0.02)
-    assert 0 <= coded["overhead_bits"] <= 8 + 0.001 * 256 * 6
-
-
-def test_no_shorter_file_decodes_to_the_same_codes():
-    rng = torch.Generator().manual_seed(0)
-    codes, saved = [3, 1, 4], 0
-    for _ in range(10):
-        models = coder.categorical_models(torch.randn(3, 16, generator=rng))
-        plain = encoded(codes, models)
-        blob = coder.shortest(plain, models)
-        assert coder.decoded(blob, models) == codes
-        n = len(blob) - 1                                            # 1 or 2 bytes
-        shorter = [i.to_bytes(n, "big") for i in range(256**n)]
-        assert not any(coder.decoded(other, models) == codes for other in shorter)
-        saved += len(plain) - len(blob)
-    assert saved >= 10                                               # a byte an image
-
-
-def test_an_invalid_blob_is_no_shorter_file():
-    """Some bytes lead to no codes at all: constriction raises AssertionError for them."""
-    models = random_models(3, seed=0)
-    with pytest.raises(AssertionError, match="invalid"):
-        coder.decoded(b"\xff" * 8, models)
-    assert not coder.decodes_to([3, 1, 4], b"\xff" * 8, models)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_search_for_a_shorter_file_survives_any_invalid_candidate(seed, monkeypatch):
-    codes, models = [3, 1, 4, 1, 5, 9, 2, 6], random_models(8, seed)
-    plain, decoded, tried = encoded(codes, models), coder.decoded, []
-
-    def recorded(blob, models):
-        tried.append(blob)
-        return decoded(blob, models)
-
-    monkeypatch.setattr(coder, "decoded", recorded)
-    coder.shortest(plain, models)
-    candidates = [blob for blob in tried if blob != plain]
-    assert candidates
-
-    for invalid in [*({blob} for blob in candidates), set(candidates)]:
-        def refusing(blob, models, invalid=invalid):
-            if blob in invalid:
-                raise AssertionError("Tried to decode from compressed data that is invalid")
-            return decoded(blob, models)
-
-        monkeypatch.setattr(coder, "decoded", refusing)
-        found = coder.shortest(plain, models)
-        assert found not in invalid
-        assert decoded(found, models) == codes
-        assert len(found) <= len(plain)
+    assert 0 <= coded["overhead_bits"] <= 40 + 0.001 * 256 * 6       # the coder's last word
 
 
 def test_an_impossible_code_can_be_written():
     models = coder.categorical_models(torch.tensor([[1000.0, -1000.0, 0.0]]))
-    assert coder.decoded(encoded([1], models), models) == [1]
+    encoder = queue.RangeEncoder()
+    encoder.encode(1, models[0])
+    blob = coder.to_bytes(encoder.get_compressed())
+    assert queue.RangeDecoder(coder.to_words(blob)).decode(models[0]) == 1

@@ -52,3 +52,14 @@ def test_a_data_sets_features_are_those_of_its_images(net, dataset):
     rows = np.array([5, 2])
     assert torch.equal(dataset_features(dataset, rows, k=4), features(dataset[rows].flip(-1)))
     assert dataset_features(dataset, rows[:0]).shape == (0, 1280)
+
+
+def test_features_of_a_data_set_are_computed_once(net, dataset, monkeypatch):
+    rows = np.array([1, 3])
+    before = dataset_features(dataset, rows)
+
+    def fail(*args, **kwargs):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("vqlib.evaluation.features.features", fail)
+    assert torch.equal(dataset_features(dataset, rows), before)

@@ -1,4 +1,5 @@
 """Laws of the search for memorised training images."""
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from vqlib.evaluation.memorisation import (
     nearest,
     thumbnail_bank,
 )
+from vqlib.evaluation.memorisation import share as memorised_share
 
 
 def pictures(n, seed, side=8):
@@ -37,18 +39,36 @@ def test_a_copy_is_found_where_it_came_from():
     assert distance.max() < 1e-3
 
 
-def test_one_in_a_hundred_held_out_images_counts_as_memorised():
-    assert share(HELD_OUT)["share"] == pytest.approx(0.01, abs=0.005)
-    assert share(pictures(400, 2))["share"] < 0.04
+def test_new_pictures_count_as_memorised_as_often_as_new_photographs():
+    found = share(pictures(400, 2))
+    low, high = found["ratio_95"]
+    assert found["ratio"] == pytest.approx(found["share"] / 0.01)
+    assert low < 1 < high
+    assert low <= found["ratio"] <= high
 
 
-def test_the_reference_is_about_one_in_a_hundred():
-    assert share(HELD_OUT)["reference"] < 0.05
+def test_the_ratio_is_1_in_the_mean_over_sets_of_held_out_images():
+    """As it must be for uniform distances, whatever the number of held-out images."""
+    rng = np.random.default_rng(0)
+    shares = [memorised_share(rng.random(2000), rng.random(150)) for _ in range(400)]
+    assert np.mean(shares) == pytest.approx(0.01, abs=0.001)
 
 
-def test_a_single_held_out_image_has_no_reference():
-    samples, held_out = augmented_thumbnails(TRAIN[:2]), augmented_thumbnails(HELD_OUT[:1])
-    assert memorisation(samples, held_out, TRAIN.flatten(1))["reference"] is None
+def test_the_interval_excludes_1_where_half_of_the_samples_are_copies():
+    samples = torch.cat([TRAIN[:50], pictures(50, 2)])
+    assert share(samples)["ratio"] == pytest.approx(50, rel=0.1)
+    assert share(samples)["ratio_95"][0] > 30
+
+
+def test_the_interval_repeats_with_its_seed():
+    assert share(pictures(100, 2)) == share(pictures(100, 2))
+
+
+def test_fewer_than_a_hundred_held_out_images_have_no_first_percentile():
+    samples, held_out = augmented_thumbnails(TRAIN[:2]), augmented_thumbnails(HELD_OUT[:99])
+    found = memorisation(samples, held_out, TRAIN.flatten(1))
+    assert [found[name] for name in ("share", "ratio", "ratio_95")] == [None] * 3
+    assert found["median"] == pytest.approx(0, abs=1e-3)
 
 
 def test_the_nearest_training_image_is_that_of_brute_force(dataset):

@@ -10,8 +10,9 @@ pytest.importorskip("constriction")
 
 import vqlib.evaluation.features
 from vqlib.evaluation import context as contexts
-from vqlib.evaluation import layout_stats, memorisation
+from vqlib.evaluation import layout_stats
 from vqlib.evaluation.context import EvaluationContext, pick
+from vqlib.evaluation.parts import Parts
 from vqlib.evaluation.suite import class_conditional, evaluate_generation, sweep_sampling
 
 
@@ -22,8 +23,9 @@ def cheap(images, batch=16, device="cpu"):
 
 @pytest.fixture(autouse=True)
 def _cheap_features(monkeypatch):
-    for module in (vqlib.evaluation.features, contexts, memorisation):
+    for module in (vqlib.evaluation.features, contexts):
         monkeypatch.setattr(module, "features", cheap)
+    monkeypatch.setattr(vqlib.evaluation.features, "NAME", "cheap")
 
 
 SMALL = dict(per_class=3, rate_images=2)
@@ -80,28 +82,56 @@ def test_without_a_prior_reconstructions_and_references_remain(vqvae, dataset):
     assert set(r["references"]) == {"train"}
 
 
-def test_entropy_constrained_codes_are_evaluated_beside_the_nearest(vqvae, gpt, dataset):
-    r = evaluate_generation(vqvae, gpt, dataset, "validation", lambda_=1.0, **SMALL)
-    encodings = {"least-squares", "least-squares, entropy-constrained codes"}
-    assert set(r["reconstructions"]) >= encodings
-    names = list(r["rates"]["codes"])
-    assert names[::3] == ["nearest codes", "entropy-constrained codes, lambda 1"]
-    near, *_, constrained = r["rates"]["codes"].values()
-    assert constrained["psnr"] < near["psnr"]
-    assert constrained["prior"]["bits_per_image"] < near["prior"]["bits_per_image"]
-
-
-def test_lambda_0_gives_the_nearest_codes_only(result, vqvae, gpt, dataset):
-    assert list(result["rates"]["codes"]) == ["nearest codes"]
-    assert not any("entropy-constrained" in name for name in result["reconstructions"])
+def test_rates_are_those_of_the_nearest_and_of_entropy_constrained_codes(
+    vqvae, gpt, dataset, result
+):
+    names = [*result["rates"]["codes"]]
+    assert names[0] == "nearest codes"
     context = EvaluationContext(vqvae, gpt, dataset, "validation")
-    train = dataset[dataset.splits["train"]]
-    assert torch.equal(context.train_codes, vqvae.encode(train))
+    codes = context.encode(context.images[:2])
+    distances = vqvae.encoder(vqvae.normalise(context.images[:2])) - vqvae.quantizer.lookup(codes)
+    mean = float(distances.detach().square().sum(1).mean())
+    lambdas = [float(name.rpartition(" ")[2]) for name in names[1:]]
+    assert lambdas == pytest.approx([share * mean for share in (0.1, 0.2, 0.5)], rel=0.05)
+    assert len({point["psnr"] for point in result["rates"]["codes"].values()}) > 1
 
 
-def test_entropy_constrained_codes_need_a_prior(vqvae, dataset):
-    with pytest.raises(ValueError, match="needs a prior"):
-        EvaluationContext(vqvae, None, dataset, "validation", lambda_=1.0)
+def test_a_windowed_prior_is_refused_by_name(vqvae, windowed, dataset):
+    with pytest.raises(ValueError, match="a windowed prior has no classes"):
+        EvaluationContext(vqvae, windowed, dataset, "validation")
+
+
+def test_progress_announces_the_images_that_are_looked_at(vqvae, gpt, dataset):
+    parts = Parts()
+    evaluate_generation(vqvae, gpt, dataset, "validation", parts=parts,
+                        stochastic_decoder=FlowLike(vqvae), **SMALL)
+    assert parts.done == parts.total > 0
+
+
+class FlowLike:
+    """A second decoder: the VQ-VAE's own under another name."""
+
+    def __init__(self, vqvae):
+        self.decode = vqvae.decode
+
+
+def test_an_evaluation_that_failed_at_its_end_goes_on_there(
+    vqvae, gpt, dataset, tmp_path, monkeypatch, result
+):
+    def options():
+        return dict(stochastic_decoder=vqvae, sampling={"temperature": 0.9},
+                    parts=Parts(tmp_path / "parts", {}), **SMALL)
+
+    def fail(*args):
+        raise RuntimeError("invalid blob")
+
+    with monkeypatch.context() as m:
+        m.setattr("vqlib.evaluation.suite.rate_distortion", fail)
+        with pytest.raises(RuntimeError):
+            evaluate_generation(vqvae, gpt, dataset, "validation", **options())
+    with monkeypatch.context() as m:
+        m.setattr("vqlib.evaluation.suite.class_conditional", fail)  # not called again
+        assert evaluate_generation(vqvae, gpt, dataset, "validation", **options()) == result
 
 
 def test_samples_of_a_class_may_have_a_guidance_of_their_own(vqvae, gpt, dataset, result):
@@ -130,7 +160,8 @@ def test_a_probe_learns_as_much_from_lossless_codes_as_from_photographs(
     monkeypatch.setattr(EvaluationContext, "encode", lambda self, images, encoder=None: images)
     monkeypatch.setattr(EvaluationContext, "decode", lossless)
     context = EvaluationContext(vqvae, gpt, dataset, "validation")
-    found = class_conditional(context, 3)["decoders"]["least-squares"]
+    every = len(context.train_rows)                                  # of each class
+    found = class_conditional(context, every)["decoders"]["least-squares"]
     assert found["cas"]["ratio_reconstructions"] == 1
     assert found["class_conditional_recall"]["ratio_reconstructions"] == 1
     lossy = result["probe"]["decoders"]["least-squares"]

@@ -17,7 +17,7 @@ LAYOUT = {
     "reference_spread": {"area": [0.005, 0.02]},
     "ratio": {"area": 2.0},
 }
-SHARE = {"share": 0.004, "reference": 0.01}
+SHARE = {"share": 0.004, "ratio": 0.4, "ratio_95": [0.2, 1.1]}
 SCORES = {
     "class_conditional_recall": {
         "recall": [0.5, 0.9],
@@ -27,7 +27,9 @@ SCORES = {
     "cas": {
         "auc": {"real": 0.9, "generated": 0.84, "both": 0.91},
         "ratio_generated": 0.93,
+        "ratio_generated_standardised": 0.94,
         "ratio_reconstructions": 0.95,
+        "ratio_reconstructions_standardised": 0.96,
     },
 }
 POINT = {
@@ -46,7 +48,6 @@ GENERATION = {
     "images": 9,
     "seed": 0,
     "sampling": {"temperature": 0.9},
-    "lambda": 0.0,
     "references": {"train": {**DISTANCES, "kid_x1000": 1.0}},
     "reconstructions": {"flow": DECODED, "webp": {**DECODED, "payload": 280.0}},
     "samples": {
@@ -110,7 +111,12 @@ def test_each_number_stands_beside_its_measure():
         "0.930",
         "reconstructions 0.950; AUC of real ones 0.900, generated 0.840, both 0.910",
     )
-    assert table["memorisation, pixels"] == ("0.4%", "held-out images 1.0%")
+    assert table["the same, features standardised for photographs and samples apart"] == (
+        "0.940", "reconstructions 0.960",
+    )
+    assert table["memorisation, pixels"] == (
+        "0.4 (0.2 to 1.1)", "times the share of new photographs, 1 %; 0.4%",
+    )
     # AVIF is shown, and no format of the comparison
     assert table["bytes at 34.1 dB, entropy-constrained codes / webp"] == (
         "0.40", "ours 100, jpeg 400, webp 250, avif 200 (end of its curve); 5 images",
@@ -142,6 +148,13 @@ def test_what_cannot_be_measured_is_a_dash():
     table = {row[0]: row[1:] for row in tables.rows(GENERATION | {"probe": probe})}
     name = "class-conditional recall / recall on real, flow"
     assert table[name] == ("-", "reconstructions -; mel 0.50, nv -")
+
+
+def test_memorisation_of_too_few_photographs_is_a_dash():
+    share = {"share": None, "ratio": None, "ratio_95": None}
+    samples = GENERATION["samples"] | {"memorisation": {"pixels": share}}
+    table = {row[0]: row[1:] for row in tables.rows(GENERATION | {"samples": samples})}
+    assert table["memorisation, pixels"] == ("-", "times the share of new photographs, 1 %; -")
 
 
 def test_a_sweep_marks_the_least_distance_and_measures_layout_in_references():
@@ -187,11 +200,6 @@ def test_the_command_prints_a_markdown_table(tmp_path):
     assert lines[0] == "lesions, validation, 9 images, seed 0; temperature 0.9"
     assert len({line.count("|") for line in lines[2:]}) == 1
     assert len(lines) == 4 + len(tables.rows(GENERATION))
-
-
-def test_the_head_names_lambda():
-    head = tables.markdown(GENERATION | {"lambda": 1.8}).splitlines()[0]
-    assert head.endswith("temperature 0.9; entropy-constrained codes at lambda 1.8")
 
 
 def test_the_command_prints_a_sweep_too(tmp_path):

@@ -1,4 +1,5 @@
 """python -m vqlib evaluate: metrics of a VQ-VAE, and of a prior, on a split, as JSON."""
+import hashlib
 import json
 from pathlib import Path
 
@@ -29,17 +30,19 @@ def add(commands) -> None:
     add_data(p)
     p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation",
                    help="default: validation")
-    p.add_argument("--lambda", dest="lambda_", type=float, metavar="X",
-                   help="entropy-constrained encoding by the prior, in squared distance per nat; "
-                        "0: nearest codes; default: what the prior was trained on")
+    p.add_argument("--lambda", dest="lambda_", type=float, default=0.0, metavar="X",
+                   help="bits of codes that the prior chooses (entropy-constrained encoding), in "
+                        "squared distance per nat; default: 0, the nearest codes")
     p.add_argument("--generation", action="store_true",
-                   help="add KID, layout, class recall, memorisation, compression (takes minutes)")
+                   help="add KID, layout, class recall, memorisation, compression (takes minutes; "
+                        "with --json FILE it goes on where it was stopped)")
     p.add_argument("--sweep", action="store_true",
                    help="add KID and layout for a row of sampling settings (a minute or two each)")
     p.add_argument("--class-guidance", type=float, metavar="X",
                    help="guidance of the samples for class recall and CAS; default: --guidance")
     p.add_argument("--images", type=positive, metavar="N",
-                   help="evaluate generation on so many held-out images; default: all")
+                   help="evaluate generation on so many held-out images, 256 for a look of two "
+                        "minutes; default: all")
     p.add_argument("--json", type=Path, metavar="FILE", help="write here too, besides printing")
     add_sampling(p)
 
@@ -53,30 +56,45 @@ def run(args) -> None:
     geometry = Geometry(**metadata["geometry"])
     source = open_source(args.data, PRESETS[metadata["preset"]].n_synthetic, geometry.side)
     dataset = Dataset(source, geometry)
+    prior, prior_metadata = load_prior(args.prior)
+    if args.lambda_ and not prior:
+        raise ValueError("entropy-constrained encoding (--lambda) needs a prior: --prior FILE")
     result = {"vqvae": args.vqvae.name, "data": dataset.title,
               "images_skipped": len(dataset.skipped), "notes": dataset.notes,
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
-    prior, prior_metadata = load_prior(args.prior)
-    lambda_ = args.lambda_
-    if lambda_ is None:
-        lambda_ = prior_metadata.get("encoding_lambda", 0.0)
-    if lambda_ and not prior:
-        raise ValueError("entropy-constrained encoding (--lambda) needs a prior: --prior FILE")
     if prior:
-        encoder = encoder_for(vqvae, prior, lambda_)
+        encoder = encoder_for(vqvae, prior, args.lambda_)
         likelihood = metrics.evaluate_prior(prior, encoder, dataset, args.split,
                                             prior_metadata["classes"])
-        result["prior"] = {"file": args.prior.name, "lambda": lambda_, **likelihood}
-    if args.generation or args.sweep:
-        decoder = load_stochastic(vqvae, args.flow_decoder) if args.flow_decoder else None
-        options = {"stochastic_decoder": decoder, "n": args.images,
-                   "classes": prior_metadata.get("classes"),
-                   "sampling": sampling_of(args), "lambda_": lambda_}
-        result |= generation(args, vqvae, prior, dataset, options)
+        result["prior"] = {"file": args.prior.name, "lambda": args.lambda_, **likelihood}
+    if not (args.generation or args.sweep):
+        return write(args.json, result)
+    decoder = load_stochastic(vqvae, args.flow_decoder) if args.flow_decoder else None
+    options = {"stochastic_decoder": decoder, "n": args.images,
+               "classes": prior_metadata.get("classes"), "sampling": sampling_of(args)}
+    parts = parts_of(args, dataset)
+    write(args.json, result | generation(args, vqvae, prior, dataset, options, parts))
+    parts.finish()
+
+
+def write(path: Path | None, result: dict) -> None:
     text = json.dumps(result, indent=1)
     print(text)
-    if args.json:
-        write_atomically(args.json, text.encode())
+    if path:
+        write_atomically(path, text.encode())
+
+
+def parts_of(args, dataset):
+    """What is done is kept beside --json FILE until all is."""
+    from vqlib.evaluation.parts import Parts
+    files = {name: path and hashlib.sha256(path.read_bytes()).hexdigest()
+             for name, path in (("vqvae", args.vqvae), ("prior", args.prior),
+                                ("flow decoder", args.flow_decoder))}
+    identity = {"files": files, "data": dataset.fingerprint, "split": args.split,
+                "images": args.images, "sampling": sampling_of(args),
+                "class guidance": args.class_guidance}
+    path = args.json and args.json.with_name(f"{args.json.name}.parts")
+    return Parts(path, identity, show=True)
 
 
 def load_prior(path):
@@ -92,10 +110,10 @@ def load_prior(path):
     return prior.to(default_device()), metadata
 
 
-def generation(args, vqvae, prior, dataset, options: dict) -> dict:
-    """The parts that need the extra `evaluation`, which is slow to import."""
+def generation(args, vqvae, prior, dataset, options: dict, parts) -> dict:
+    """The measures that need the extra `evaluation`, which is slow to import."""
     from vqlib.evaluation import suite
-    result = {}
+    result, options = {}, options | {"parts": parts}
     if args.generation:
         result["generation"] = suite.evaluate_generation(
             vqvae, prior, dataset, args.split, class_guidance=args.class_guidance, **options)

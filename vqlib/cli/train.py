@@ -14,6 +14,7 @@ from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT
 from vqlib.metrics import assert_fits
 from vqlib.presets import PRESETS
+from vqlib.progress import watch
 from vqlib.vqvae import VQVAE
 from vqlib.windowed_gpt import WindowedGPT
 from vqlib.workspace import open_workspace
@@ -134,7 +135,7 @@ def codes_of(ws, args) -> VQVAE:
 
 def finish(ws, out: Path, model, config, loop) -> None:
     """Run a training to its end, and save the model beside the training's folder."""
-    for _ in train.watch(loop, config.steps):
+    for _ in watch(loop, config.steps):
         pass
     save_model(out, model, **ws.metadata, training=config)
     print(f"wrote {out.name}")

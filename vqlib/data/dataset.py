@@ -30,6 +30,8 @@ class Dataset:
     classes, labels           sorted names of the classes, and (N,) indices into them
     splits                    name -> indices of its images: train, validation, test, and all
     images                    (., 3, S, S) uint8, a file mapped into memory, or moved to a GPU
+    places                    (N,) where each image lies in `images`
+    folder                    the cache; what is computed of the images may be kept there, too
     """
 
     def __init__(self, source: Source, geometry: Geometry, limit=None, cache: Path | None = None):
@@ -44,6 +46,7 @@ class Dataset:
             self.notes.append(f"images of {size} px are enlarged to {geometry.crop}")
         self.fingerprint = fingerprint(source, geometry)
         folder = Path(cache or home() / "data" / "cache") / self.fingerprint
+        self.folder = folder
         if not (folder / "index.json").exists():
             build_cache(source, geometry, folder)
 
@@ -59,7 +62,7 @@ class Dataset:
 
         mapped = np.load(folder / "images.npy", mmap_mode="c")
         self.images = torch.from_numpy(mapped)
-        self._places = np.array(places)                            # (N,) in `images`
+        self.places = np.array(places)
         self._file, self._bytes_read = mapped.base, 0
 
         sides = np.array([split_of(group) for group in groups])    # (N,)
@@ -68,7 +71,7 @@ class Dataset:
         assert_disjoint(self.splits, self.lesions)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def __getitem__(self, indices) -> Tensor:                      # (B,) -> (B, 3, C, C) in [0, 1]
         """Centre crops, without augmentation."""
@@ -76,7 +79,7 @@ class Dataset:
 
     def squares(self, indices) -> Tensor:                          # (B,) -> (B, 3, S, S) uint8
         """Cached squares, with the margin that raw crops have."""
-        places = torch.as_tensor(self._places[indices]).to(self.images.device, non_blocking=True)
+        places = torch.as_tensor(self.places[indices]).to(self.images.device, non_blocking=True)
         squares = self.images.index_select(0, places)
         self._bytes_read += squares.nbytes
         if self._bytes_read > HELD_BYTES:                          # else a pass would map all of it

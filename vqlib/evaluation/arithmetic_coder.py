@@ -40,39 +40,8 @@ def to_words(blob: bytes) -> np.ndarray:                             # uint32
     return np.frombuffer(blob + bytes(-len(blob) % 4), dtype=">u4").astype(np.uint32)
 
 
-def decoded(blob: bytes, models: list) -> list[int]:                 # one model per code
-    """The codes in a blob whose models are known; AssertionError if no codes lead to this blob."""
-    decoder = need("constriction").stream.queue.RangeDecoder(to_words(blob))
-    return [decoder.decode(model) for model in models]
-
-
-def decodes_to(codes: list[int], blob: bytes, models: list) -> bool:
-    try:
-        return decoded(blob, models) == codes
-    except AssertionError:  # constriction's, of an invalid blob
-        return False
-
-
-def shortest(blob: bytes, models: list) -> bytes:
-    """The fewest bytes that decode to the same codes as the coder's own blob.
-
-    The coder ends in an interval and names a number in it with digits to spare. A shorter number in
-    that interval is the blob's own cut off, or the next above.
-    """
-    codes = decoded(blob, models)
-    while blob:
-        n = len(blob) - 1
-        cut = int.from_bytes(blob[:-1], "big")
-        candidates = [number.to_bytes(n, "big") for number in (cut, cut + 1) if number < 256**n]
-        shorter = next((other for other in candidates if decodes_to(codes, other, models)), None)
-        if shorter is None:
-            break
-        blob = shorter
-    return blob
-
-
 def compress(prior, codes: Tensor, labels: Tensor) -> list[bytes]:   # (n, T), (n,)
-    """One blob per image, on average 0.3 bytes longer than its NLL.
+    """One blob per image: what constriction's range coder writes, a few bytes more than the NLL.
 
     The label is not part of the blob; label `n_classes` means any class.
     """
@@ -86,16 +55,13 @@ def compress_batch(prior, codes: Tensor, labels: Tensor) -> list[bytes]:  # (n, 
     device, n = prior.head.weight.device, len(codes)
     codes, labels = filled(codes).long().to(device), filled(labels).to(device)
     encoders = [need("constriction").stream.queue.RangeEncoder() for _ in range(n)]
-    models = [[] for _ in range(n)]                                  # of each image, one per code
     sampler, chosen = Sampler(prior, labels), None               # chosen: at the cell before
     for cell in prior.generation_order.tolist():
         predicted = categorical_models(sampler.step(chosen)[:n])
         chosen = codes[:, cell]
         for i, code in enumerate(chosen[:n].tolist()):
             encoders[i].encode(code, predicted[i])
-            models[i].append(predicted[i])
-    blobs = [to_bytes(encoder.get_compressed()) for encoder in encoders]
-    return [shortest(blob, used) for blob, used in zip(blobs, models)]
+    return [to_bytes(encoder.get_compressed()) for encoder in encoders]
 
 
 def coded_bytes(prior, codes: Tensor, labels: Tensor, nats: Tensor) -> dict:  # (n, T), (n,), (n, T)

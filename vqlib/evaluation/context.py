@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from vqlib.data.dataset import Dataset
-from vqlib.entropy_constrained import encoder_for
 from vqlib.evaluation import layout_stats
-from vqlib.evaluation.chunks import in_batches, over_rows
+from vqlib.evaluation.chunks import in_batches
 from vqlib.evaluation.distances import distances
 from vqlib.evaluation.features import dataset_features, features
-from vqlib.gpt import SAMPLING
-from vqlib.metrics import assert_fits
+from vqlib.evaluation.parts import Parts
+from vqlib.gpt import GPT, SAMPLING
+from vqlib.metrics import assert_fits, psnr
 
 
 def pick(rows: np.ndarray, n: int | None, seed: int) -> np.ndarray:
@@ -29,8 +29,8 @@ class EvaluationContext:
     """What is evaluated and on what: networks, held-out images with features, training images.
 
     `class_names` has the prior's classes first, then those that only a data set knows. Raises
-    ValueError for an empty split, a prior that does not fit the VQ-VAE, a prior whose classes are
-    not known, and a `lambda_` without a prior.
+    ValueError for an empty split, a prior that does not fit the VQ-VAE, a windowed prior, and a
+    prior whose classes are not known.
     """
 
     vqvae: nn.Module
@@ -43,7 +43,7 @@ class EvaluationContext:
     classes: list[str] | None = None    # the prior's; None: those of the training data
     train: tuple[Dataset, str] | None = None  # None: "train" of `dataset`, unless held out
     sampling: dict = field(default_factory=dict)  # see GPT.generate
-    lambda_: float = 0.0                # Lagrange multiplier of entropy-constrained encoding
+    parts: Parts = field(default_factory=Parts)  # told how many images were looked at
 
     def __post_init__(self):
         held_out = self.dataset.splits[self.split]
@@ -52,16 +52,16 @@ class EvaluationContext:
                 f"split {self.split} of {self.dataset.title} has no image; "
                 "'all' takes the whole folder for it"
             )
-        if self.lambda_ and self.prior is None:
-            raise ValueError("entropy-constrained encoding needs a prior; without one lambda is 0")
+        if self.prior is not None and not isinstance(self.prior, GPT):
+            raise ValueError("a windowed prior has no classes and draws in another order: evaluate "
+                             "its likelihood only")
         self.device = self.vqvae.mean.device
         self.sampling = SAMPLING | self.sampling
         self._set_training_rows(held_out)
         self._set_classes()
-        held_out = pick(held_out, self.n, self.seed)
-        self.images = self.dataset[held_out]                         # (n, 3, H, W) in [0, 1]
-        self.labels = self.labels_of(self.dataset, held_out)         # (n,)
-        self.features = self.embed(self.images)                      # (n, 1280)
+        self.held_out = pick(held_out, self.n, self.seed)            # (n,)
+        self.images = self.dataset[self.held_out]                    # (n, 3, H, W) in [0, 1]
+        self.labels = self.labels_of(self.dataset, self.held_out)    # (n,)
 
     def _set_training_rows(self, held_out: np.ndarray) -> None:
         """No rows if some of them are held out, as in split "all"."""
@@ -89,23 +89,25 @@ class EvaluationContext:
         return places[dataset.labels[rows]]
 
     def embed(self, images: Tensor) -> Tensor:                       # (n, 3, H, W) -> (n, 1280)
-        return features(images, device=self.device)
+        """Features of images that a model or a codec made; these take most of the time."""
+        parts = []
+        for some in images.split(128):
+            parts.append(features(some, device=self.device))
+            self.parts.looked_at(len(some))
+        return torch.cat(parts)
 
-    def distances(self, images: Tensor, paired: bool = False) -> dict:
-        """Distances to the held-out images."""
-        return distances(self.embed(images), self.features, self.seed, paired)
-
-    def encoder_at(self, lambda_: float):
-        """The encoder at a Lagrange multiplier: 0 is the VQ-VAE, whose codes are the nearest."""
-        return encoder_for(self.vqvae, self.prior, lambda_)
+    def real_features(self, dataset, rows: np.ndarray, k: int = 0) -> Tensor:  # (n,) -> (n, 1280)
+        """Features of photographs, in their k-th augmentation: computed once for a data set."""
+        return dataset_features(dataset, rows, k, self.device, self.parts.photographs)
 
     @cached_property
-    def encoders(self) -> dict:
-        """By the suffix of a result's name; nearest codes have none."""
-        encoders = {"": self.vqvae}
-        if self.lambda_:
-            encoders[", entropy-constrained codes"] = self.encoder_at(self.lambda_)
-        return encoders
+    def features(self) -> Tensor:                                    # (n, 1280)
+        """Of the held-out images."""
+        return self.real_features(self.dataset, self.held_out)
+
+    def distances(self, embedded: Tensor, paired: bool = False) -> dict:  # (n, 1280)
+        """Distances of images, by their features, to the held-out images."""
+        return distances(embedded, self.features, self.seed, paired)
 
     @cached_property
     def decoders(self) -> dict:
@@ -139,28 +141,28 @@ class EvaluationContext:
         return torch.cat(codes)
 
     @cached_property
-    def train_sample(self) -> Tensor:                                # (n, 3, H, W)
-        """As many training images as are held out."""
-        return self.train_dataset[pick(self.train_rows, len(self.images), self.seed)]
+    def reconstructed(self) -> dict[str, tuple[float, Tensor]]:
+        """PSNR in dB and features (n, 1280) of the held-out images' reconstructions, by decoder."""
+        codes, found = self.encode(self.images), {}
+        for name, decoder in self.decoders.items():
+            decoded = self.decode(codes, decoder)
+            found[name] = float(psnr(decoded, self.images).mean()), self.embed(decoded)
+        return found
+
+    @cached_property
+    def train_sample(self) -> np.ndarray:                            # (n,)
+        """Rows of as many training images as are held out."""
+        return pick(self.train_rows, len(self.images), self.seed)
 
     @cached_property
     def train_layout(self) -> dict | None:
         """Of all training images, see layout_stats.describe; None without any."""
         if not len(self.train_rows):
             return None
-        parts = over_rows(layout_stats.describe, self.train_dataset, self.train_rows)
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    @cached_property
-    def train_codes(self) -> Tensor:                                 # (N, h, w)
-        """Of all training images, by the encoder at `lambda_`."""
-        encoder = self.encoder_at(self.lambda_)
-        parts = over_rows(lambda x: self.encode(x, encoder), self.train_dataset, self.train_rows)
-        return torch.cat(parts)
+        return layout_stats.dataset_statistics(self.train_dataset, self.train_rows)
 
     @cached_property
     def train_features(self) -> tuple[Tensor, Tensor]:               # (N, 1280), (N,)
         """Features and labels of all training images."""
-        rows = self.train_rows
-        found = dataset_features(self.train_dataset, rows, device=self.device)
-        return found, self.labels_of(self.train_dataset, rows)
+        found = self.real_features(self.train_dataset, self.train_rows)
+        return found, self.labels_of(self.train_dataset, self.train_rows)

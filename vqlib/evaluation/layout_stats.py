@@ -2,6 +2,9 @@
 
 Letters: n images, S side of the grid on which lesions are sought, R rings.
 """
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import torch.nn.functional as F
 from scipy import ndimage
@@ -10,7 +13,14 @@ from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
+from vqlib.evaluation.chunks import once_per_image
+
 S, R = 64, 8
+# numbers per image, see `describe`
+STATISTICS = {"area": 1, "centroid_offset": 1, "border_contact": 1, "radial_darkness": R,
+              "left_right": 1, "up_down": 1}
+# of kept statistics: it changes with the lines of this file
+NAME = f"layout-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]}"
 ROW, COLUMN = (np.mgrid[:S, :S] + 0.5) / S - 0.5  # (S, S) from the centre, in sides
 RADIUS = np.hypot(ROW, COLUMN)
 CENTRE = np.exp(-((RADIUS / 0.35) ** 2) / 2)                         # lesions lie near the middle
@@ -95,6 +105,18 @@ def describe(images: Tensor) -> dict[str, np.ndarray]:               # (n, 3, H,
         "left_right": correlation(grey, grey[:, :, ::-1]),
         "up_down": correlation(grey, grey[:, ::-1]),
     }
+
+
+def dataset_statistics(dataset, rows: np.ndarray) -> dict[str, np.ndarray]:     # (n,)
+    """`describe` of a data set's rows; the numbers are kept beside the decoded images."""
+    def columns(images):                                             # (b, 5 + R)
+        found = describe(images)
+        return np.column_stack([found[name] for name in STATISTICS])
+
+    found = once_per_image(columns, dataset, rows, NAME).numpy()
+    parts = np.split(found, np.cumsum([*STATISTICS.values()])[:-1], axis=1)
+    return {name: part if n > 1 else part[:, 0]
+            for (name, n), part in zip(STATISTICS.items(), parts)}
 
 
 def whole(statistics: dict[str, np.ndarray]) -> float:

@@ -43,19 +43,21 @@ class Probe:
         )
         self.model.fit(self.scale.transform(x.numpy()), y.numpy())
 
-    def probabilities(self, x: Tensor) -> np.ndarray:                # (n, d) -> (n, K)
+    def probabilities(self, x: Tensor, scale=None) -> np.ndarray:    # (n, d) -> (n, K)
         """Classes that were absent in training get 0."""
         p = np.zeros((len(x), self.n_classes))
-        p[:, self.model.classes_] = self.model.predict_proba(self.scale.transform(x.numpy()))
+        features = (scale or self.scale).transform(x.numpy())
+        p[:, self.model.classes_] = self.model.predict_proba(features)
         return p
 
-    def scores(self, x: Tensor, y: Tensor) -> dict:                  # (n, d), (n,)
+    def scores(self, x: Tensor, y: Tensor, scale=None) -> dict:      # (n, d), (n,)
         """Recall per class, their mean, and macro one-vs-rest AUC.
 
         The recall of a class without images is None, the AUC if all images are of one class.
-        Guessing gives 1/K and 0.5.
+        Guessing gives 1/K and 0.5. scale: a StandardScaler for images of another kind than those
+        of the training; None: that of the training.
         """
-        p, y = self.probabilities(x), y.numpy()
+        p, y = self.probabilities(x, scale), y.numpy()
         recall = [None] * self.n_classes
         for k in np.unique(y):
             recall[k] = float((p[y == k].argmax(1) == k).mean())
@@ -90,6 +92,9 @@ def classification_accuracy_score(
     After Ravuri & Vinyals (2019), who take the ratio of top-1 accuracies on ImageNet. `probe` was
     trained on `train`. A `ratio_generated` of 1 says that a probe learns as much from generated
     images as from real ones; it is None if the held-out images have no AUC.
+    `generated_standardised` scales held-out features by mean and deviation of real training images,
+    generated ones by their own, as a probe that adapts to the kind of images (Sun, Feng & Saenko
+    2016 align covariances; here variances only).
     """
     pooled = tuple(torch.cat(pair) for pair in zip(train, generated))
     probes = {
@@ -98,8 +103,11 @@ def classification_accuracy_score(
         "both": Probe(*pooled, probe.n_classes),
     }
     auc = {name: trained.scores(*held_out)["auc"] for name, trained in probes.items()}
+    adapted = probes["generated"].scores(*held_out, scale=probe.scale)["auc"]
+    auc["generated_standardised"] = adapted
     return {
         "images": {"real": len(train[1]), "generated": len(generated[1])},
         "auc": auc,
         "ratio_generated": auc["generated"] / auc["real"] if auc["real"] else None,
+        "ratio_generated_standardised": adapted / auc["real"] if auc["real"] else None,
     }

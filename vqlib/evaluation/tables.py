@@ -107,6 +107,11 @@ def probe_rows(result: dict) -> list[Row]:
             f"reconstructions {number(cas['ratio_reconstructions'], '.3f')}; "
             f"AUC of real ones {real}, generated {generated}, both {both}",
         ))
+        rows.append((
+            "the same, features standardised for photographs and samples apart",
+            number(cas["ratio_generated_standardised"], ".3f"),
+            f"reconstructions {number(cas['ratio_reconstructions_standardised'], '.3f')}",
+        ))
     return rows
 
 
@@ -115,8 +120,12 @@ def memorisation_rows(result: dict) -> list[Row]:
     rows = []
     for name in ("pixels", "features"):
         if name in found:
-            share, reference = found[name]["share"], number(found[name]["reference"], ".1%")
-            rows.append((f"memorisation, {name}", f"{share:.1%}", f"held-out images {reference}"))
+            ratio, ends = found[name]["ratio"], found[name]["ratio_95"]
+            rows.append((
+                f"memorisation, {name}",
+                "-" if ratio is None else interval(ratio, ends, ".1f"),
+                f"times the share of new photographs, 1 %; {number(found[name]['share'], '.1%')}",
+            ))
     return rows
 
 
@@ -158,8 +167,6 @@ def rows(result: dict) -> list[Row]:
 def markdown(result: dict) -> str:
     """What `evaluate_generation` returned, as a table under a line that says how it was made."""
     settings = ", ".join(f"{name} {value}" for name, value in result["sampling"].items())
-    if result["lambda"]:
-        settings += f"; entropy-constrained codes at lambda {result['lambda']}"
     head = (
         f"{result['data']}, {result['split']}, {result['images']} images, "
         f"seed {result['seed']}; {settings}"

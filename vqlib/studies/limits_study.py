@@ -1,4 +1,4 @@
-"""What limits the flagship's VQ-VAE early in its training: updates, bits or channels."""
+"""What limits a VQ-VAE of the flagship's grid early in its training: updates, bits or channels."""
 from dataclasses import dataclass, replace
 
 from vqlib import metrics, train
@@ -6,14 +6,17 @@ from vqlib.data.dataset import Dataset, statistics
 from vqlib.presets import PRESETS, Preset
 from vqlib.studies.rows import path, swaps
 from vqlib.studies.study import Study, open_dataset
-from vqlib.vqvae import VQVAE
+from vqlib.vqvae import VQVAE, VQVAEConfig
 
 FLAGSHIP = PRESETS["flagship"]
+# before its decoder was widened and its codebook made fast
+PLAIN = replace(FLAGSHIP, vqvae=VQVAEConfig(n_down=3, residual_hidden=64, residual_layers=4),
+                vqvae_training=train.TrainConfig(steps=2500, batch=16))
 
 
 @dataclass(frozen=True)
 class LimitsRow:
-    """One run of the flagship's VQ-VAE; its learning rate falls to the end of the run."""
+    """One run of a VQ-VAE of 16 x 16 codes; its learning rate falls to the end of the run."""
 
     key: str
     label: str
@@ -40,10 +43,10 @@ COLUMNS = {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3),
 
 @dataclass
 class LimitsStudy(Study):
-    """All settings of the flagship's VQ-VAE that a row does not change."""
+    """Data and batches of the flagship; the report's codebook decay, nets and learning rate."""
 
     dataset: Dataset
-    preset: Preset = FLAGSHIP
+    preset: Preset = PLAIN
 
     name = "limits"
     rows = ROWS

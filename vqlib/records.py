@@ -1,0 +1,42 @@
+"""What a reader can expect: metrics of the notebooks in two settings, kept beside the code.
+
+`python notebooks/run.py --record` writes them; notebooks show them as a table, so that no such
+number is typed into a text.
+"""
+import json
+from pathlib import Path
+
+from vqlib.backend.paths import home
+from vqlib.checkpoint import write_atomically
+
+# title of a column -> name of its file in data/notebooks/
+SETTINGS = {"`quick`, synthetic lesions": "quick-synthetic",
+            "`flagship`, HAM10000, weights that ship": "flagship-ham10000"}
+
+
+def file_of(preset: str, data_title: str) -> Path:
+    """Where the metrics of a setting are kept, whether it is one of `SETTINGS` or not."""
+    data = data_title.split()[0].strip(",").lower()
+    return home() / "data" / "notebooks" / f"{preset}-{data}.json"
+
+
+def record(workspace, notebooks: dict[str, dict[str, str]]) -> Path:
+    """Keep rows {measure: value} of notebooks {"01": rows}; those of other notebooks stay."""
+    path = file_of(workspace.preset.name, workspace.dataset.title)
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    text = json.dumps({**kept, **notebooks}, indent=1, ensure_ascii=False, sort_keys=True)
+    write_atomically(path, text.encode() + b"\n")
+    return path
+
+
+def expected(notebook: str, own: dict[str, str] | None = None) -> str:
+    """Markdown: the measures of a notebook in both settings, and in this run if `own` is given."""
+    columns = {"this run": own} if own else {}
+    for title, name in SETTINGS.items():
+        path = home() / "data" / "notebooks" / f"{name}.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        columns[title] = kept.get(notebook, {})
+    measures = dict.fromkeys(name for rows in columns.values() for name in rows)
+    lines = [["measure", *columns], ["---"] * (1 + len(columns))]
+    lines += [[name, *(rows.get(name, "-") for rows in columns.values())] for name in measures]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
