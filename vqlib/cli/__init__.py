@@ -19,7 +19,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv=None) -> int:
-    """Run a command; 0, or 1 after a one-line message if something the user can mend is wrong."""
+    """Run a command; 0, or 1 after a one-line message if something the user can mend is wrong.
+
+    130 if it was interrupted.
+    """
     args = parser().parse_args(argv)
     keep_pages()
     try:
@@ -28,4 +31,7 @@ def main(argv=None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as e:
         print(f"vqlib: {e}", file=sys.stderr)                    # DataError, FileError: ValueErrors
         return 1
+    except KeyboardInterrupt as e:
+        print(f"vqlib: {e}" if str(e) else "vqlib: interrupted", file=sys.stderr)
+        return 130
     return 0
