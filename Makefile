@@ -26,7 +26,7 @@ test-slow: .venv/installed  ## 50 kills of each training, an hour of damaged fil
 audit:      ## ask whether a vulnerability of an installed version is known (needs a network)
 	test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && \
 		.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
-	.venv/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 constraints:  ## renew constraints.txt: the newest versions that the project allows
 	$(PYTHON) -m venv --clear .venv/newest

@@ -87,8 +87,8 @@ def test_two_loops_of_one_process_follow_each_other(tmp_path):
     first = Run(tmp_path, {}, lambda: released.append(first) or first.__exit__())
     with first, run_in(tmp_path) as second:
         assert released == [first]
-        assert Run.open[tmp_path.resolve()] is second
-    assert Run.open == {}
+        assert Run.opened[tmp_path.resolve()] is second
+    assert Run.opened == {}
 
 
 def test_what_is_set_aside_is_renamed_and_the_rest_left_alone(tmp_path):

@@ -25,7 +25,7 @@ class Run:
     of this process opens the same folder, as a cell does that is run again.
     """
 
-    open: ClassVar[dict[Path, "Run"]] = {}  # of this process, by folder
+    opened: ClassVar[dict[Path, "Run"]] = {}  # in this process, by folder
 
     def __init__(self, folder, identity: dict, release: Callable[[], None]):
         self.folder = folder and Path(folder).resolve()
@@ -37,15 +37,15 @@ class Run:
     def __enter__(self):
         with ExitStack() as stack:
             if self.folder:
-                if self.folder in Run.open:
-                    Run.open[self.folder].release()
+                if self.folder in Run.opened:
+                    Run.opened[self.folder].release()
                 self.folder.mkdir(parents=True, exist_ok=True)
                 if rank() == 0:
                     stack.enter_context(Lock(self.folder / "lock"))
                     for path in (self.state_file, self.log_file, self.model_file):
                         sweep(path)
-                Run.open[self.folder] = self
-                stack.callback(Run.open.pop, self.folder)
+                Run.opened[self.folder] = self
+                stack.callback(Run.opened.pop, self.folder)
                 wait_for_all()                                   # until the first has the folder
             self.stack = stack.pop_all()
         return self

@@ -102,7 +102,7 @@ class Trainer:
             if not found:
                 self.save()                                      # so that a rerun starts there
             stack.enter_context(self.guard)
-            self.open = stack.pop_all()
+            self.entered = stack.pop_all()
         return self
 
     def __exit__(self, kind, error, trace):
@@ -112,7 +112,7 @@ class Trainer:
                                  **({"pictures": pictures} if pictures else {}), **self.adopted}
         elif kind is GeneratorExit and not sys.is_finalizing():  # the caller broke off
             self.save_news()
-        self.open.close()
+        self.entered.close()
 
     def resume(self) -> bool:
         """Go on from the folder's checkpoint, if there is one."""
@@ -231,7 +231,7 @@ class Trainer:
         if self.guard.busy:
             raise FileError(f"{self.run.name}/ is in use by another thread of this process")
         self.save_news()
-        self.open.close()
+        self.entered.close()
         self.released = True
 
 

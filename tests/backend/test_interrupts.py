@@ -1,5 +1,9 @@
 """Laws of interrupts: they wait for what must not be cut in two, and come after a save."""
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,5 +98,33 @@ def test_two_that_take_turns_are_both_saved():
     assert first.saved == second.saved == 1
 
 
+def process(code):
+    """A Python process that runs this code, ended."""
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(root)})
+
+
+def test_a_process_that_is_told_to_end_says_a_line_and_ends_by_that_signal():
+    ended = process("""if True:
+        import os, signal
+        from vqlib.backend.interrupts import Guard
+        with Guard(lambda: "saved") as guard:
+            guard.busy = True
+            os.kill(os.getpid(), signal.SIGTERM)
+            print("to the end of the step", flush=True)
+            guard.rest()
+            print("and no further", flush=True)
+    """)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        -signal.SIGTERM, "to the end of the step\n", "vqlib: saved\n")
+
+
 def test_a_notebook_shows_one_line():
-    assert Interrupted("vqvae stopped")._render_traceback_() == ["Interrupted: vqvae stopped"]
+    ended = process("""if True:
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance(colors="nocolor")
+        shell.run_cell("from vqlib.backend.interrupts import Interrupted")
+        shell.run_cell("raise Interrupted('vqvae stopped after update 3')")
+    """)
+    assert ended.stdout + ended.stderr == "Interrupted: vqvae stopped after update 3\n"

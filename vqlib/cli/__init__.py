@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from vqlib.backend.cpu import keep_pages
-from vqlib.backend.distributed import joined
+from vqlib.backend.distributed import joined, rank
 from vqlib.cli import evaluate, sample, train
 
 
@@ -32,6 +32,7 @@ def main(argv=None) -> int:
         print(f"vqlib: {e}", file=sys.stderr)                    # DataError, FileError: ValueErrors
         return 1
     except KeyboardInterrupt as e:
-        print(f"vqlib: {e}" if str(e) else "vqlib: interrupted", file=sys.stderr)
+        if rank() == 0:
+            print(f"vqlib: {str(e) or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
