@@ -82,6 +82,12 @@ def test_no_folder_keeps_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_place_that_cannot_be_written_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"can be written, with --out FILE or \$VQLIB_HOME: 'run/'"):
+        run_in(tmp_path / "file" / "run").__enter__()
+
+
 def test_two_loops_of_one_process_follow_each_other(tmp_path):
     released = []
     first = Run(tmp_path, {}, lambda: released.append(first) or first.__exit__())

@@ -39,9 +39,14 @@ class Run:
             if self.folder:
                 if self.folder in Run.opened:
                     Run.opened[self.folder].release()
-                self.folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    if rank() == 0:
+                        stack.enter_context(Lock(self.folder / "lock"))
+                except OSError as e:
+                    raise OSError(e.errno, f"{e.strerror}: name a place that can be written, with "
+                                  "--out FILE or $VQLIB_HOME", f"{self.name}/") from e
                 if rank() == 0:
-                    stack.enter_context(Lock(self.folder / "lock"))
                     for path in (self.state_file, self.log_file, self.model_file):
                         sweep(path)
                 Run.opened[self.folder] = self
