@@ -28,6 +28,7 @@ from vqlib.trainer import TrainConfig, Trainer
 COLLAPSED = 0.1  # share of the codes that a batch could use
 WARNED = {}      # what Python remembers of warnings that were shown
 
+
 def train_vqvae(model, dataset, config: TrainConfig, augment: Augment, variance=1.0,
                 folder=None, accumulate=1):
     """Yield (step, losses) after each update; losses are detached tensors.
