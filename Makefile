@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 help:       ## list the targets
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 20
 
 # VQLIB_DATA=folder, VQLIB_PRESET=smoke|quick|report|flagship|flagship-f4
 notebooks: .venv/installed  ## run the five notebooks
@@ -20,8 +20,25 @@ test: .venv/installed  ## lint and test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
+test-slow: .venv/installed  ## 50 kills of each training, an hour of damaged files
+	$(BIN)/python -m pytest -m slow
+
+audit:      ## ask whether a vulnerability of an installed version is known (needs a network)
+	test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && \
+		.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+constraints:  ## renew constraints.txt: the newest versions that the project allows
+	$(PYTHON) -m venv --clear .venv/newest
+	.venv/newest/bin/python -m pip install --quiet --disable-pip-version-check '.[test]'
+	head -3 constraints.txt > .venv/constraints.txt
+	.venv/newest/bin/python -m pip freeze --all --exclude vqlib --exclude pip | \
+		grep -vE '^(nvidia|cuda|triton)' | sed 's/+cpu$$//' >> .venv/constraints.txt
+	mv .venv/constraints.txt constraints.txt
+
 bench: .venv/installed  ## measure against what others would use (tests/bench/README.md)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--editable '.[test,bench]'
 	$(BIN)/python -m tests.bench
 
 growth: .venv/installed  ## draw figures/growth.png: time and memory against every size
@@ -39,9 +56,11 @@ studies: .venv/installed  ## run rows of studies that have no result yet (VQLIB_
 clean:      ## remove caches and runs; weights that ship, data and figures stay
 	rm -rf data/cache data/runs notebooks/executed
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--editable '.[test]'
 	touch $@
 
-.PHONY: help notebooks pairs figures test bench growth speedrun lab studies clean
+.PHONY: help notebooks pairs figures test test-slow audit constraints bench growth speedrun lab \
+	studies clean

@@ -2,17 +2,20 @@
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import SIZES, TINY, loud, picture
 from PIL import Image
+from test_trainer import signals_in
 from torch._dynamo.utils import counters
 from torchvision.transforms.functional import pil_to_tensor
 
 from vqlib import metrics
 from vqlib.__main__ import main
+from vqlib.backend.files import Lock
 from vqlib.checkpoint import load_model, save_model
 from vqlib.cli.options import compile_parts
 from vqlib.data.dataset import Dataset, Geometry
@@ -435,3 +438,152 @@ def test_numbers_below_one_are_refused(flag, capsys):
     with pytest.raises(SystemExit):
         main(flag)
     assert f"{flag[-1]} is below 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value", "said"), [
+    ("--n", "0", "below 1"), ("--n", "1" + 20 * "0", "above 10000"), ("--seed", "-1", "below 0"),
+    ("--seed", str(2**64), "above 4294967295")])
+def test_numbers_of_samples_and_seeds_have_a_range(option, value, said, capsys):
+    with pytest.raises(SystemExit):
+        main(["sample", "--vqvae", "v", "--prior", "p", option, value])
+    assert f"{value} is {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["train", "vqvae"], ["evaluate", "--vqvae", "v"]], ids=str)
+def test_data_from_a_variable_that_is_not_set_is_refused(command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command, "--data", ""])
+    assert "argument --data: is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [
+    ("--temperature", "1e-40"), ("--top-p", "1e-300"), ("--guidance", "nan"), ("--guidance", "inf"),
+    ("--first-top-p", "2"), ("--first-top-p", "nan"), ("--compile", "nonsense")])
+def test_settings_out_of_range_are_named(weights, tmp_path, capsys, option, value):
+    line = fails(capsys, "sample", *arguments(weights), "--n", "1", option, value, "--out",
+                 tmp_path / "a.png")
+    assert option.strip("-").replace("-", "_") in line.replace("--compile", "compile")
+
+
+@pytest.mark.parametrize("name", ["a", "a.xyz", "folder.png"])
+def test_a_picture_that_cannot_be_written_is_refused(weights, tmp_path, capsys, name):
+    (tmp_path / "folder.png").mkdir()
+    line = fails(capsys, "sample", *arguments(weights), "--n", "1", "--out", tmp_path / name)
+    assert name in line
+
+
+@pytest.fixture
+def trained(short, ham, tmp_path):
+    """VQ-VAE, prior and flow decoder that learnt from each other, and another VQ-VAE."""
+    files = {name: tmp_path / "t" / f"{name}.safetensors"
+             for name in ("vqvae", "prior", "flow-decoder", "other")}
+    data = ["--preset", "smoke", "--data", ham[0]]
+    runs("train", "vqvae", *data, "--out", files["vqvae"])
+    runs("train", "vqvae", *data, "--steps", 3, "--out", files["other"])
+    for name in ("prior", "flow-decoder"):
+        runs("train", name, *data, "--vqvae", files["vqvae"], "--out", files[name])
+    return files
+
+
+def test_models_that_did_not_learn_from_each_other_are_refused_at_every_door(
+        trained, ham, tmp_path, capsys):
+    sample = ["sample", "--n", "1", "--out", tmp_path / "a.png", "--prior", trained["prior"]]
+    evaluate = ["evaluate", "--data", ham[0], "--split", "all"]
+    runs(*sample, "--vqvae", trained["vqvae"], "--flow-decoder", trained["flow-decoder"])
+    for command in (sample, [*evaluate, "--prior", trained["prior"]]):
+        line = fails(capsys, *command, "--vqvae", trained["other"])
+        assert "prior.safetensors: the GPT learnt from another VQ-VAE" in line
+    line = fails(capsys, *evaluate, "--flow-decoder", trained["flow-decoder"], "--vqvae",
+                 trained["other"])
+    assert "flow-decoder.safetensors: the FlowDecoder learnt from another VQ-VAE" in line
+
+
+@pytest.mark.parametrize("name", ["prior", "flow-decoder"])
+def test_a_model_is_not_taken_for_one_of_another_vqvae(trained, ham, capsys, name):
+    command = ["train", name, "--preset", "smoke", "--data", ham[0], "--out", trained[name]]
+    kept = trained[name].read_bytes()
+    runs(*command, "--vqvae", trained["vqvae"])
+    assert trained[name].read_bytes() == kept
+    line = fails(capsys, *command, "--vqvae", trained["other"])
+    assert "state.pt is of another run: vqvae was" in line
+    shutil.rmtree(trained[name].with_suffix(""))
+    line = fails(capsys, *command, "--vqvae", trained["other"])
+    assert f"{name}.safetensors is of another run: vqvae was" in line
+    assert trained[name].read_bytes() == kept
+    runs(*command, "--vqvae", trained["other"], "--fresh")
+    assert trained[name].read_bytes() != kept
+    assert trained[name].with_name(f"{name}.safetensors.old").read_bytes() == kept
+
+
+def test_a_prior_is_not_trained_on_a_vqvae_of_other_crops(short, ham, vqvae, tmp_path, capsys):
+    other = METADATA | {"geometry": {"crop": 16, "resize": None}}
+    save_model(tmp_path / "v.safetensors", vqvae, **other)
+    line = fails(capsys, "train", "prior", "--preset", "smoke", "--data", ham[0],
+                 "--vqvae", tmp_path / "v.safetensors")
+    assert "v.safetensors was trained on crops {'crop': 16, 'resize': None}" in line
+
+
+def test_pictures_that_were_trained_on_are_noticed_under_another_name(
+        trained, ham, tmp_path, capsys):
+    command = ["evaluate", "--vqvae", trained["vqvae"], "--prior", trained["prior"]]
+    capsys.readouterr()
+    runs(*command, "--data", ham[0], "--split", "test")
+    result = json.loads(capsys.readouterr().out)
+    assert result["images_trained_on"] == {"VQVAE": 0, "GPT": 0}
+    assert not [note for note in result["notes"] if "trained on" in note]
+    for i, path in enumerate(sorted(ham[0].rglob("*.jpg"))):
+        place = tmp_path / "mine" / ("a", "b")[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place / f"holiday {i}.jpg")
+    runs(*command, "--data", tmp_path / "mine", "--split", "all")
+    result = json.loads(capsys.readouterr().out)
+    n = len(Dataset(open_source(ham[0]), Geometry(16, 16)).splits["train"])
+    assert result["images_trained_on"] == {"VQVAE": n, "GPT": n}
+    assert f"the VQVAE was trained on {n} of these 40 images" in " ".join(result["notes"])
+
+
+def test_models_too_old_to_say_what_they_learnt_from_are_used_and_it_is_said(
+        weights, ham, tmp_path, capsys):
+    runs("evaluate", *arguments(weights), "--data", ham[0], "--split", "all")
+    result = json.loads(capsys.readouterr().out)
+    assert result["images_trained_on"] == {"VQVAE": None, "GPT": None}
+    assert "the GPT does not say which VQ-VAE it learnt from" in " ".join(result["notes"])
+    runs("sample", *arguments(weights), "--n", "1", "--out", tmp_path / "a.png")
+    assert "does not say which VQ-VAE" in capsys.readouterr().out
+
+
+def test_ctrl_c_is_a_line_and_the_same_command_goes_on(short, ham, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "v.safetensors"
+    command = ["train", "vqvae", "--preset", "smoke", "--data", ham[0], "--out", out]
+    with monkeypatch.context() as patch:
+        signals_in(patch, 2, signal.SIGINT)
+        assert main([str(a) for a in command]) == 130
+    assert capsys.readouterr().err == ("vqlib: v stopped after update 2 of 4: run it again to go "
+                                       "on from there\n")
+    runs(*command)
+    runs(*command[:-1], tmp_path / "whole.safetensors")
+    assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_ctrl_c_elsewhere_is_a_line_too(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+    monkeypatch.setattr("vqlib.cli.train.open_workspace", interrupted)
+    assert main(["train", "vqvae"]) == 130
+    assert capsys.readouterr().err == "vqlib: interrupted\n"
+
+
+def test_a_second_process_in_a_runs_folder_says_so(short, ham, tmp_path, capsys):
+    (tmp_path / "v").mkdir()
+    with Lock(tmp_path / "v" / "lock"):
+        line = fails(capsys, "train", "vqvae", "--preset", "smoke", "--data", ham[0],
+                     "--out", tmp_path / "v.safetensors")
+    assert "v/ is in use by" in line
+
+
+def test_a_codebook_that_hardly_anything_uses_is_said_to_be(ham, tmp_path, capsys):
+    wide = VQVAE(replace(TINY, n_codes=64))
+    wide.quantizer.codebook[1:] = 1e6                            # nothing is near these
+    save_model(tmp_path / "v.safetensors", wide, **METADATA)
+    runs("evaluate", "--vqvae", tmp_path / "v.safetensors", "--data", ham[0], "--split", "all")
+    assert "only 1 of 64 codes are in use" in " ".join(json.loads(capsys.readouterr().out)["notes"])

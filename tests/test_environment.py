@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import vqlib
 
@@ -72,6 +74,20 @@ def test_conda_and_pip_install_the_same_packages_from_the_same_versions_on():
     assert by_pip == [{"pip": ["-e .[evaluation]"]}]
 
 
+def test_constraints_name_a_version_of_every_declared_package_within_its_bounds():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+    pinned = {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+    for text in project["dependencies"] + extras["evaluation"] + extras["test"]:
+        wanted = Requirement(text)
+        if wanted.name != "vqlib":
+            version, = pinned[canonicalize_name(wanted.name)].specifier
+            assert version.operator == "=="
+            assert wanted.specifier.contains(version.version), text
+    assert not [name for name in pinned if name.startswith(("nvidia", "cuda"))]
+
+
 def test_conda_packages_come_from_conda_forge_only():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert conda["channels"] == ["conda-forge", "nodefaults"]
@@ -131,6 +147,20 @@ def test_every_package_that_the_library_imports_is_declared():
     foreign = set(imported(statements)) - set(sys.stdlib_module_names) - {"vqlib"}
     used = {distributions.get(name, name) for name in foreign}
     assert used - set(bounds(project["dependencies"])) == set()
+
+
+def test_nothing_that_is_read_can_run_code():
+    """No pickle but torch's of tensors alone, no eval, no arrays of objects."""
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        assert not {"pickle", "marshal", "shelve", "dill"} & set(imported(tree.body)), path.name
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            name, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value)
+                                                   for k in call.keywords}
+            assert name not in ("eval", "exec", "compile", "os.system"), path.name
+            assert name != "torch.load" or given.get("weights_only") == "True", path.name
+            assert given.get("allow_pickle", "False") == "False", path.name
+            assert given.get("shell", "False") == "False", path.name
 
 
 def test_vqlib_offers_its_names_and_loads_nothing_before_they_are_used():

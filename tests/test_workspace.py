@@ -3,12 +3,12 @@ import dataclasses
 
 import pytest
 
-from vqlib.checkpoint import load_model, save_model
-from vqlib.data.augment import Augment
+from vqlib.backend.files import FileError
+from vqlib.checkpoint import save_model
 from vqlib.data.dataset import Dataset
-from vqlib.data.sources import read_synthetic
+from vqlib.data.sources import DataError, read_synthetic
 from vqlib.presets import PRESETS
-from vqlib.train import train_vqvae
+from vqlib.train import TrainConfig, train_vqvae
 from vqlib.vqvae import VQVAE
 from vqlib.workspace import Workspace, load_results, open_workspace, save_results
 
@@ -61,54 +61,38 @@ def test_the_metadata_of_a_model_names_its_data(workspace):
     assert "synthetic" in metadata["data"]
 
 
-def ship(home, workspace, seed=0, **metadata):
-    """Put a VQ-VAE and a log where weights ship; `metadata` overrides its origin."""
-    model = VQVAE(SMOKE.vqvae, seed=seed)
-    path = home / "data" / "pretrained" / "vqvae-f4.safetensors"
-    save_model(path, model, **{**workspace.metadata, "training": SMOKE.vqvae_training, **metadata})
-    path.with_suffix(".jsonl").write_text('{"step": 150, "recon": 0.1}\n')
-    return model
+@pytest.mark.parametrize("damage", [
+    lambda text: text.replace("30.1", "31.1", 1), lambda text: text[:-9], lambda text: "",
+    lambda text: "[]", lambda text: text.replace("mean", "meam"), lambda text: '{"key_metric": ""}',
+    lambda text: text.replace("30.1", "NaN", 1)])
+def test_metrics_that_were_changed_are_refused_by_name(workspace, damage):
+    """A mean that is ten times too large would train on, to worse images."""
+    save_results(workspace, "02", "PSNR", psnr={"mean": 30.1})
+    path = workspace.folder / "02.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(FileError, match=r"02\.json is damaged.*: run notebook 02 again"):
+        load_results(workspace, "02")
 
 
-def training(model, workspace, **changes):
-    """A notebook's training of its VQ-VAE."""
-    config = dataclasses.replace(SMOKE.vqvae_training, **changes)
-    folder = workspace.folder / "vqvae"
-    return train_vqvae(model, workspace.dataset, config, Augment(), folder=folder)
+def test_a_data_set_without_a_name_is_refused_and_not_taken_for_none():
+    """As it comes from a variable that is not set."""
+    for empty in ("", "  "):
+        with pytest.raises(DataError, match="the name of the data is empty"):
+            open_workspace("smoke", empty)
 
 
-def test_weights_that_ship_are_a_finished_run_and_nothing_is_trained(workspace, home):
-    shipped = ship(home, workspace)
-    workspace.adopt_shipped()
-    assert "vqvae-f4" in str(workspace)
-    model = VQVAE(SMOKE.vqvae, seed=1)
-    assert list(training(model, workspace)) == []
-    pairs = zip(shipped.state_dict().values(), model.state_dict().values())
-    assert all(a.equal(b) for a, b in pairs)
-    log = (workspace.folder / "vqvae" / "log.jsonl").read_text()
-    assert log == '{"step": 150, "recon": 0.1}\n'
-
-
-def test_a_shipped_run_of_other_length_is_trained_afresh(workspace, home):
-    ship(home, workspace, training=dataclasses.replace(SMOKE.vqvae_training, steps=3))
-    workspace.adopt_shipped()
-    assert next(training(VQVAE(SMOKE.vqvae), workspace))[0] == 1
-
-
-@pytest.mark.parametrize(
-    "metadata", [{"preset": "quick"}, {"classes": ["nv"]}, {"data": "HAM10000"}], ids=str
-)
-def test_weights_for_something_else_are_left_alone(workspace, home, metadata):
-    ship(home, workspace, **metadata)
-    workspace.adopt_shipped()
-    assert workspace.shipped == []
-    assert not workspace.folder.exists()
-
-
-def test_what_ships_never_replaces_a_run_of_ones_own(workspace, home):
-    own = workspace.folder / "vqvae"
-    list(training(VQVAE(SMOKE.vqvae), workspace, steps=2))
-    save_model(own.with_suffix(".safetensors"), VQVAE(SMOKE.vqvae, seed=5), mine=True)
-    ship(home, workspace)
-    workspace.adopt_shipped()
-    assert load_model(own.with_suffix(".safetensors"))[1]["mine"]
+def test_weights_that_ship_are_taken_when_a_workspace_opens_and_it_says_so(home, monkeypatch):
+    """More on that: test_shipped.py."""
+    smoke = dataclasses.replace(SMOKE, vqvae_training=TrainConfig(steps=2, batch=4))
+    monkeypatch.setitem(PRESETS, "smoke", smoke)
+    ws = open_workspace("smoke")
+    model = VQVAE(smoke.vqvae)
+    list(train_vqvae(model, ws.dataset, smoke.vqvae_training, smoke.augment))
+    save_model(home / "data" / "pretrained" / "vqvae-f4.safetensors", model, **ws.metadata)
+    (home / "data" / "pretrained" / "old.safetensors").write_bytes(b"cut")
+    text = str(open_workspace("smoke"))
+    assert "weights that ship, not trained here: vqvae-f4" in text
+    assert "weights that ship, not taken: old.safetensors is no whole vqlib model" in text
+    assert list(train_vqvae(VQVAE(smoke.vqvae), ws.dataset, smoke.vqvae_training, smoke.augment,
+                            folder=ws.folder / "vqvae")) == []
+    assert open_workspace("smoke", shipped=False).shipped == []

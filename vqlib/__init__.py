@@ -2,7 +2,8 @@
 
 Read quantizer, vqvae, gpt, train in this order: that is the core. Then flow_decoder (a second
 decoder for the same codes), windowed_gpt (the prior of the course report that this
-project mends), metrics, presets, workspace.
+project mends), metrics, presets, workspace. How a run survives: trainer (one update), runs (its
+folder), checkpoint (its files), identity (what it learnt from), shipped (weights that ship).
 Below: `data` (files -> images), `evaluation` (are samples lesions?), `studies` (one change at a
 time), `backend` (ranks, CPU), `cli` (python -m vqlib).
 

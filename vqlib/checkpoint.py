@@ -2,65 +2,66 @@
 import hashlib
 import io
 import json
-import os
-from dataclasses import asdict
+import math
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import safetensors.torch as st
 import torch
 
-from vqlib.backend.distributed import rank, wait_for_all
+from vqlib.backend.distributed import wait_for_all
+from vqlib.backend.files import FileError, is_there, read_regular, write_atomically
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig
 from vqlib.gpt import GPT, GPTConfig
+from vqlib.identity import digest, origin_of
 from vqlib.vqvae import VQVAE, VQVAEConfig
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
 KINDS = {"vqvae": (VQVAE, VQVAEConfig), "flow_decoder": (FlowDecoder, FlowDecoderConfig),
          "gpt": (GPT, GPTConfig), "windowed_gpt": (WindowedGPT, WindowedGPTConfig)}
-MAGIC = b"vqlib state 2 "
+FORMAT = 2                     # of a model file; 1 had no origin
+MAGIC = b"vqlib state 3 "
+ORIGIN = ("identity", "pictures", "adopted")
+# the largest value of a setting in a file; of the others MOST
+LIMITS = {"n_down": 8, "grid": 256, "patch": 64, "layers": 256, "residual_layers": 256,
+          "steps": 1000, "heads": 256, "kv_heads": 256, "n_codes": 2**15}
+MOST = 2**13
+DTYPES = {torch.float32: ("F32", "F16"), torch.int64: ("I64",)}  # what may be read into what
 
 
-class FileError(ValueError):
-    """A file that cannot be trusted; the message names it and says what to do."""
+def is_size(value, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """A reader finds the old file or the new one, never a part, also after a power cut.
-
-    Of several ranks the first writes.
-    """
-    if rank():
-        return
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def is_text(value) -> bool:
+    return isinstance(value, str)
 
 
-def digest(weights: dict, metadata: str) -> str:
-    """SHA-256 over metadata and every tensor: safetensors does not notice a flipped bit."""
-    h = hashlib.sha256(metadata.encode())
-    for name in sorted(weights):
-        h.update(name.encode())
-        h.update(weights[name].contiguous().numpy().tobytes())
-    return h.hexdigest()
+def is_dict(value) -> bool:
+    return isinstance(value, dict)
+
+
+# what may stand in a file's metadata, where it stands there
+GOOD = {
+    "preset": is_text, "data": is_text, "fingerprint": is_text, "identity": is_dict,
+    "training": is_dict,
+    "pictures": lambda p: is_text(p["records"]) and is_text(p["contents"]),
+    "classes": lambda names: isinstance(names, list) and all(map(is_text, names)),
+    "geometry": lambda g: g.keys() == {"crop", "resize"} and is_size(g["crop"], MOST) and (
+        g["resize"] is None or is_size(g["resize"], MOST)),
+}
 
 
 def save_model(path: Path, model, **metadata) -> None:
     """Weights and config in one .safetensors file, there for all ranks when this returns.
 
-    metadata: what else a reader should know (data, split, settings of the training).
+    metadata: what else a reader should know (data, split, settings of the training). What the model
+    learnt from goes with it, see `vqlib.identity`.
     """
     kind = next(kind for kind, (cls, _) in KINDS.items() if type(model) is cls)
     weights = {name: w.detach().cpu().contiguous() for name, w in model.state_dict().items()}
-    metadata = {"kind": kind, "config": asdict(model.cfg), **metadata}
+    metadata = {"format": FORMAT, "kind": kind, "config": asdict(model.cfg), **origin_of(model),
+                **metadata}
     text = json.dumps(metadata, sort_keys=True, default=asdict)
     header = {"metadata": text, "sha256": digest(weights, text)}
     # one key: safetensors writes several in any order
@@ -72,41 +73,99 @@ def load_model(path: Path, kind: str | None = None, made_by: str = ""):
     """(model in eval mode, metadata).
 
     Raises FileError if the file is missing (`made_by` says what makes it), damaged, of another
-    kind or of another version.
+    kind or of another version. Sizes are checked before memory is taken for them.
     """
     path = Path(path)
-    if not path.exists():
+    if not is_there(path):
         hint = f": {made_by} makes it, run that first" if made_by else f" in {path.parent}"
         raise FileError(f"{path.name} is missing{hint}")
-    weights, metadata = read_checked(path)
-    found = metadata.get("kind")
-    if kind and found != kind:
-        raise FileError(f"{path.name} holds a {found}, a {kind} is needed")
-    try:
-        cls, config = KINDS[found]
-        model = cls(config(**metadata["config"]))
-        model.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError) as e:
-        raise FileError(f"{path.name} holds a {found} of another version of vqlib: fetch or train "
-                        "it again") from e
+    weights, metadata = read_checked(path, kind)
+    cls, config = KINDS[metadata["kind"]]
+    model = cls(config(**metadata["config"]))
+    model.load_state_dict(weights)
+    model.origin = {name: metadata[name] for name in ORIGIN if name in metadata}
     return model.eval(), metadata
 
 
-def read_checked(path: Path) -> tuple[dict, dict]:
-    """Weights and metadata of a model file whose SHA-256 is right; else raises FileError."""
+def read_checked(path: Path, kind: str | None = None) -> tuple[dict, dict]:
+    """Weights and metadata of a model file that holds what it says; else raises FileError."""
     try:
         with st.safe_open(path, "pt") as f:
             header = json.loads(f.metadata()["vqlib"])
+            text, expected = header["metadata"], header["sha256"]
+            metadata = json.loads(text)
+            check_metadata(path.name, metadata, kind)
+            check_tensors(path.name, metadata, {name: f.get_slice(name) for name in f.keys()})
             weights = {name: f.get_tensor(name) for name in f.keys()}
-        text, expected = header["metadata"], header["sha256"]
-        metadata = json.loads(text)
+    except FileError:
+        raise
     except Exception as e:  # safetensors raises its own types for cut and foreign files
         raise FileError(f"{path.name} is no whole vqlib model ({e}): fetch or train it "
                         "again") from e
     if digest(weights, text) != expected:
         raise FileError(f"{path.name} is damaged: its SHA-256 is not {expected[:12]}...; fetch or "
                         "train it again")
+    for name, w in weights.items():
+        if not w.isfinite().all():
+            raise FileError(f"{path.name}: {name} holds NaN or infinite numbers; fetch or train it "
+                            "again")
     return weights, metadata
+
+
+def check_metadata(name: str, metadata: dict, kind: str | None) -> None:
+    """Raises FileError unless kind, version and all that is read later are what they should be."""
+    found = metadata.get("kind")
+    if kind and found != kind:
+        raise FileError(f"{name} holds a {found}, a {kind} is needed")
+    if found not in KINDS:
+        raise FileError(f"{name} holds a {found}; known are {', '.join(KINDS)}")
+    if metadata.get("format", 1) not in range(1, FORMAT + 1):
+        raise FileError(f"{name} has format {metadata['format']}, this vqlib reads up to {FORMAT}: "
+                        "update it")
+    check_config(name, found, metadata.get("config"))
+    if wrong := [key for key, is_good in GOOD.items()
+                 if key in metadata and not is_good(metadata[key])]:
+        raise FileError(f"{name}: its {wrong[0]} cannot be; fetch or train it again")
+
+
+def check_config(name: str, kind: str, config) -> None:
+    """Raises FileError unless it has settings of that kind of model, each in its range.
+
+    A file that is older than a setting was made with that setting's default.
+    """
+    cls = KINDS[kind][1]
+    types = {field.name: field.type for field in fields(cls)}
+    if not isinstance(config, dict) or not config.keys() <= types.keys():
+        raise FileError(f"{name} holds a {kind} of another version of vqlib, with settings "
+                        f"{list(config or ())}: fetch or train it again")
+    for setting, value in config.items():
+        if types[setting] in (bool, float):
+            numbers = bool if types[setting] is bool else int | float
+            good = isinstance(value, numbers) and 0 <= value < math.inf
+        else:
+            optional = isinstance(None, types[setting])
+            good = is_size(value, LIMITS.get(setting, MOST)) or (optional and value is None)
+        if not good:
+            raise FileError(f"{name}: no {kind} has {setting} {value}; fetch or train it again")
+    try:
+        cls(**config)
+    except (ValueError, ArithmeticError) as e:
+        raise FileError(f"{name}: {e}") from e
+
+
+def check_tensors(name: str, metadata: dict, found: dict) -> None:
+    """Raises FileError unless the file's tensors are those of the model that it says it is."""
+    model, config = KINDS[metadata["kind"]]
+    with torch.device("meta"):                                   # shapes without memory
+        wanted = model(config(**metadata["config"])).state_dict()
+    for tensor in {**wanted, **found}:
+        if tensor not in wanted or tensor not in found or (
+                list(wanted[tensor].shape) != found[tensor].get_shape()):
+            raise FileError(f"{name} holds a {metadata['kind']} of another version of vqlib: its "
+                            f"{tensor} does not fit its settings; fetch or train it again")
+        if (dtype := found[tensor].get_dtype()) not in DTYPES[wanted[tensor].dtype]:
+            raise FileError(f"{name}: {tensor} holds {dtype}; {DTYPES[wanted[tensor].dtype]} are "
+                            "read")
 
 
 def save_state(path: Path, state: dict) -> None:
@@ -123,9 +182,19 @@ def load_state(path: Path) -> dict:
     Raises FileError unless the file is whole.
     """
     path = Path(path)
-    head, _, data = path.read_bytes().partition(b"\n")
+    head, _, data = read_regular(path).partition(b"\n")
     claimed = head[len(MAGIC) :].decode("ascii", "replace")
     if not head.startswith(MAGIC) or claimed != hashlib.sha256(data).hexdigest():
         raise FileError(f"{path.name} is cut, damaged or of another version of vqlib: delete it to "
                         "start afresh")
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        parts = {name: state[name] for name in ("identity", "weights", "optimizer", "extra")}
+    except Exception as e:  # pickle, torch and zip raise what they like
+        raise FileError(f"{path.name} is no training state ({type(e).__name__}): delete it to "
+                        "start afresh") from e
+    step = state.get("step")
+    if not all(isinstance(part, dict) for part in parts.values()) or not (
+            step == 0 or is_size(step, 2**62)):
+        raise FileError(f"{path.name} is no training state: delete it to start afresh")
+    return state

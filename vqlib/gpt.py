@@ -5,7 +5,6 @@ t codes in, t + 1 predictions out: row i of the output predicts code i from the 
 Letters: B images, T = h*w codes per image, t of them given, K codes, C width, H heads,
 c = C/H head width, G groups of heads that share keys and values.
 """
-import math
 from dataclasses import dataclass
 
 import torch
@@ -74,14 +73,14 @@ def coarse_to_fine(side: int) -> tuple[Tensor, Tensor]:
 
     cells, T = sorted(lattice, key=by_lattice), side**2
     when = {cell: t for t, cell in enumerate(cells)}
-    neighbours = torch.full((T, len(NEIGHBOURS)), T)
+    neighbours = []                                              # T rows of 12
     for t, (row, column) in enumerate(cells):
         size = lattice[row, column]
-        for i, (down, right) in enumerate(NEIGHBOURS):
-            other = when.get((row + down * size, column + right * size), T)
-            if other < t:
-                neighbours[t, i] = other
-    return torch.tensor([row * side + column for row, column in cells]), neighbours
+        around = [when.get((row + down * size, column + right * size), T)
+                  for down, right in NEIGHBOURS]
+        neighbours.append([other if other < t else T for other in around])
+    order = [row * side + column for row, column in cells]
+    return torch.tensor(order), torch.tensor(neighbours)
 
 
 class Block(nn.Module):
@@ -258,7 +257,7 @@ class GPT(nn.Module):
         Raises ValueError for settings out of range.
         """
         device, T = self.head.weight.device, self.cfg.grid**2
-        check_settings(self.cfg, labels, temperature, top_k, top_p, first_top_p, guidance)
+        check_settings(self.cfg, labels, temperature, top_k, top_p, first_top_p, guidance, seed)
         if (known is None) != (keep is None):
             raise ValueError("inpainting needs both: known (codes) and keep (mask)")
         rng, labels = torch.Generator().manual_seed(seed), labels.to(device)
@@ -317,18 +316,21 @@ class Sampler:
         return self.gpt.head(self.gpt.norm(x[:, 0]))
 
 
-def check_settings(cfg, labels, temperature, top_k, top_p, first_top_p=1.0, guidance=1.0) -> None:
+def check_settings(cfg, labels, temperature, top_k, top_p, first_top_p=1.0, guidance=1.0,
+                   seed=0) -> None:
     """Raises ValueError that names a setting of `generate` out of its range."""
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature {temperature} must be above 0; "
-                         "for the likeliest code take top_k=1")
+    if not 1e-4 <= temperature <= 1e4:                           # logits / 1e-40 are infinite
+        raise ValueError(f"temperature {temperature} must be above 0, in 0.0001..10,000; for the "
+                         "likeliest code take top_k=1")
     if not 0 <= top_k <= cfg.n_codes:
         raise ValueError(f"top_k {top_k} must be in 0..{cfg.n_codes}; 0 takes all codes")
     for name, p in {"top_p": top_p, "first_top_p": first_top_p}.items():
-        if not 0 < p <= 1:
-            raise ValueError(f"{name} {p} must be in (0, 1]; 1 takes all codes")
-    if not math.isfinite(guidance):
-        raise ValueError(f"guidance {guidance} must be a finite number; 1 is off")
+        if not 1e-6 <= p <= 1:
+            raise ValueError(f"{name} {p} must be in (0, 1], at least 1e-6; 1 takes all codes")
+    if not -100 <= guidance <= 100:
+        raise ValueError(f"guidance {guidance} must be in -100..100; 1 is off")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed {seed} must be in 0..2**63 - 1")
     if labels is not None and len(labels):
         least, most = int(labels.min()), int(labels.max())
         if least < 0 or most > cfg.n_classes:

@@ -12,6 +12,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from vqlib.data.dataset import in_chunks
+from vqlib.identity import assert_learnt_from
 from vqlib.quantizer import perplexity
 from vqlib.train import held_out_nats
 
@@ -138,11 +139,12 @@ def unigram_nats(train: Tensor, held_out: Tensor, n_codes: int) -> float:
 
 
 def assert_fits(prior, vqvae) -> None:
-    """Raises ValueError unless the prior has the VQ-VAE's grid and number of codes."""
+    """Raises ValueError unless the prior has the VQ-VAE's grid and codes, and learnt from it."""
     mine, theirs = [(cfg.grid, cfg.n_codes) for cfg in (prior.cfg, vqvae.cfg)]
     if mine != theirs:
         raise ValueError(f"the prior is for (grid, codes) = {mine}, the VQ-VAE has {theirs}: take "
                          "the one it was trained on")
+    assert_learnt_from(prior, vqvae)
 
 
 def evaluate_prior(prior, encoder, dataset, split: str, classes: list[str]) -> dict:

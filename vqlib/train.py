@@ -4,191 +4,28 @@ Each yielded (step, losses) is one update of the model. What all loops share is 
 loop below reads as its algorithm does.
 """
 import copy
-import json
 import math
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+import warnings
+from dataclasses import asdict
 from itertools import count
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vqlib.backend.device import ahead, to_device
-from vqlib.backend.distributed import (
-    agree,
-    all_reduce_mean,
-    my_part,
-    rank,
-    replicated,
-    world_size,
-)
-from vqlib.checkpoint import FileError, load_model, load_state, save_state, write_atomically
+from vqlib.backend.distributed import all_reduce_mean, my_part, rank, world_size
 from vqlib.data.augment import Augment, dihedral
 from vqlib.data.batches import batches, class_weights, shuffled_indices
 from vqlib.data.dataset import in_chunks
 from vqlib.flow_decoder import assert_decodes
+from vqlib.identity import digest, pictures_of, weights_digest
+from vqlib.runs import read_log as read_log
+from vqlib.trainer import TrainConfig, Trainer
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long and how fast to train. Evaluation, patience and the best weights: priors only."""
-
-    steps: int                         # updates
-    batch: int = 32                    # images per update
-    lrs: tuple[float, ...] = (1e-3,)   # learning rates, held for equal parts of the run
-    cosine: bool = True                # instead fall from lrs[0] to 2 % of it along a cosine
-    warmup: int = 0                    # updates of linear rise
-    weight_decay: float = 0.0          # of matrices; biases and norms do not decay
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = 0.0                  # largest gradient norm; 0: any
-    eval_every: int = 500              # updates between held-out evaluations (priors)
-    eval_images: int = 512             # held-out images per evaluation
-    patience: int = 5                  # evaluations without a gain before the end; 0: never
-    save_every: int = 500              # updates between checkpoints
-    class_balance: float = 0.0         # draws images by (size of their class)^-class_balance
-    seed: int = 0
-
-    def lr(self, step: int) -> float:
-        """Learning rate of update `step`, counted from 0."""
-        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        if self.cosine:
-            fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-            return rise * self.lrs[0] * (0.02 + 0.98 * fall)
-        return rise * self.lrs[step * len(self.lrs) // self.steps]
-
-    def rng(self, step: int) -> torch.Generator:
-        """The random numbers of update `step`: a resumed run draws what the whole run would."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-
-
-class Trainer:
-    """Model, optimiser and step of one run, with checkpoints and a log in `folder`.
-
-    loss(model, *part) -> (loss to minimise, {name: value to log}) of one part of a batch.
-    accumulate: forward passes per update and rank, each on a part of the rank's images. Gradients
-    and codebook are those of a single pass; dropout masks are not.
-    folder: None keeps nothing; else the run resumes from what is there.
-    Raises FileError if that is another run's, ValueError if the batch does not divide.
-    """
-
-    def __init__(self, model, config: TrainConfig, folder, fingerprint: str, loss, accumulate=1):
-        if config.batch % (world_size() * accumulate):
-            raise ValueError(f"a batch of {config.batch} does not divide by {world_size()} ranks "
-                             f"x {accumulate} passes")
-        self.model, self.config, self.step = model, config, 0
-        self.optimizer = adamw(model, config)
-        self.extra = {}                                          # what a loop wants to be kept, too
-        identity = {"model sizes": asdict(model.cfg), "training settings": asdict(config),
-                    "data": fingerprint}
-        self.identity = json.loads(json.dumps(identity))         # as it comes back from a file
-        self.folder = folder and Path(folder)
-        if self.folder:
-            self.open_folder()
-        agree(json.dumps([self.identity, self.step, accumulate]))
-        self.device = next(model.parameters()).device
-        half = self.device.type == "cuda" and torch.cuda.is_bf16_supported(False)
-        self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=half)
-        self.loss = replicated(model, loss)
-
-    @property
-    def done(self) -> bool:
-        return self.step >= self.config.steps
-
-    def update(self, parts: list[tuple]) -> dict[str, Tensor]:
-        """One optimiser step on the mean loss of all parts of all ranks; mean values to log."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        values = []
-        for i, part in enumerate(parts, 1):
-            with self.loss.no_sync() if i < len(parts) and world_size() > 1 else nullcontext():
-                with self.precision:
-                    loss, logged = self.loss(*part)
-                (loss / len(parts)).backward()                   # ranks add gradients at the last
-            values.append(torch.stack([v.detach() for v in logged.values()]))
-        if self.config.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.step += 1
-        return dict(zip(logged, all_reduce_mean(torch.stack(values).mean(0))))
-
-    def end_of_update(self, losses: dict, **also) -> tuple[int, dict]:
-        """Log every tenth update, evaluations and the last; save when due; (step, losses)."""
-        if self.step % 10 == 0 or self.done or "held_out" in losses:
-            self.record(**losses, **also)
-        if self.step % self.config.save_every == 0 or self.done:
-            self.save()
-        return self.step, losses
-
-    def record(self, **values) -> None:
-        """Append a line to the log. Raises FloatingPointError at a value that is no number."""
-        line = {"step": self.step, "lr": self.config.lr(self.step - 1)}
-        line |= {name: float(value) for name, value in values.items()}
-        if not all(math.isfinite(value) for value in line.values()):
-            raise FloatingPointError(f"update {self.step}: {line}. Lower the learning rate; "
-                                     "the last checkpoint is kept")
-        if self.folder and rank() == 0:
-            with self.log_file.open("a") as f:
-                f.write(json.dumps(line) + "\n")
-
-    def save(self) -> None:
-        """Replace the checkpoint. Raises FloatingPointError if a weight is NaN or infinite."""
-        if not self.folder:
-            return
-        if not all(w.isfinite().all() for w in self.model.state_dict().values()):
-            raise FloatingPointError(f"update {self.step}: a weight is no number. Lower the "
-                                     "learning rate; the last checkpoint is kept")
-        save_state(self.state_file, {
-            "identity": self.identity, "step": self.step, "weights": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "extra": self.extra})
-
-    def open_folder(self) -> None:
-        """Resume from the folder's checkpoint, or from a finished model file beside it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
-        finished = self.folder.with_name(self.folder.name + ".safetensors")
-        if self.state_file.exists():
-            self.resume()
-        elif finished.exists():
-            self.adopt(finished)
-        lines = self.log_file.read_text().splitlines() if self.log_file.exists() else []
-        kept = [line + "\n" for line in lines if json.loads(line)["step"] <= self.step]
-        write_atomically(self.log_file, "".join(kept).encode())  # updates that are made again
-
-    def resume(self) -> None:
-        state = load_state(self.state_file)
-        for part, now in self.identity.items():
-            was = state["identity"][part]
-            if was != now:
-                raise FileError(f"{self.folder.name}/state.pt was made with other {part}: {was}, "
-                                f"now {now}. Use another folder, or delete it to start afresh")
-        self.model.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.extra = state["step"], state["extra"]
-
-    def adopt(self, finished: Path) -> None:
-        """Take a model file without a checkpoint, such as one that ships, for a finished run.
-
-        It has to be trained as this run would be.
-        """
-        model, metadata = load_model(finished)
-        # a file that is older than a setting was made with that setting's default
-        sizes = json.loads(json.dumps(asdict(model.cfg)))
-        mine = self.identity["model sizes"], self.identity["training settings"]
-        if (sizes, metadata.get("training")) == mine:
-            self.model.load_state_dict(model.state_dict())
-            self.step = self.config.steps
-
-
-def adamw(model, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; only matrices decay."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay},
-              {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lrs[0], betas=config.betas, fused=True)
+COLLAPSED = 0.1  # share of the codes that a batch could use
+WARNED = {}      # what Python remembers of warnings that were shown
 
 
 def train_vqvae(model, dataset, config: TrainConfig, augment: Augment, variance=1.0,
@@ -207,21 +44,49 @@ def train_vqvae(model, dataset, config: TrainConfig, augment: Augment, variance=
         objective = recon + model.cfg.beta * quantized.commit
         return objective, {"recon": recon, "commit": quantized.commit}
 
-    trainer = Trainer(model, config, folder, dataset.fingerprint, loss, accumulate)
-    for images in batches(dataset, "train", config.batch, config.seed, augment, trainer.step,
-                          config.class_balance):
-        if trainer.done:
-            break
-        model.train()                                            # the caller may have evaluated
-        images = to_device(images, trainer.device)               # (B, 3, H, W)
-        if model.cfg.data_init and model.quantizer.steps == 0:
-            with trainer.precision:
-                z = encode_continuous(model, images.chunk(accumulate))
-            model.quantizer.init_from(z)
-        losses = trainer.update([(part,) for part in images.chunk(accumulate)])
-        losses["perplexity"] = model.quantizer.step()
-        yield trainer.end_of_update(losses, resets=model.quantizer.resets)
+    assert_trains_on(model, dataset)
+    learns_from = {"data": dataset.fingerprint, "augmentation": asdict(augment),
+                   "variance": float(f"{variance:.9g}")}         # other CPUs add up otherwise
+    with Trainer(model, config, folder, learns_from, loss, accumulate,
+                 lambda: pictures_of(dataset, dataset.splits["train"])) as trainer:
+        for images in batches(dataset, "train", config.batch, config.seed, augment, trainer.step,
+                              config.class_balance):
+            if trainer.done:
+                break
+            model.train()                                        # the caller may have evaluated
+            images = to_device(images, trainer.device)           # (B, 3, H, W)
+            if model.cfg.data_init and model.quantizer.steps == 0:
+                with trainer.precision:
+                    z = encode_continuous(model, images.chunk(accumulate))
+                model.quantizer.init_from(z)
+            losses = trainer.update([(part,) for part in images.chunk(accumulate)])
+            losses["perplexity"] = model.quantizer.step()
+            if trainer.step % 500 == 0 or (trainer.done and trainer.step >= 100):
+                warn_of_collapse(trainer, losses["perplexity"])
+            yield trainer.end_of_update(losses, resets=model.quantizer.resets)
     model.eval()
+
+
+def assert_trains_on(vqvae, dataset) -> None:
+    """Raises ValueError for images of another size than the VQ-VAE's, or of one colour."""
+    if vqvae.cfg.image_size != dataset.geometry.crop:
+        raise ValueError(f"the VQ-VAE is for images of {vqvae.cfg.image_size} px, the data has "
+                         f"{dataset.geometry.crop}: choose the preset whose geometry is meant")
+    if not (vqvae.std > 0).all():
+        raise ValueError(f"a colour channel of {dataset.title} is the same everywhere (standard "
+                         f"deviations {vqvae.std.flatten().tolist()}): there is nothing to learn")
+
+
+def warn_of_collapse(trainer: Trainer, perplexity: Tensor) -> None:
+    """Warn, once a run, if hardly any code is in use."""
+    cfg = trainer.model.cfg
+    most = min(cfg.n_codes, trainer.config.batch * cfg.grid**2)  # a batch has no more
+    if perplexity < COLLAPSED * most:
+        text = (f"{trainer.run.name}: the codebook has collapsed, a batch uses fewer than "
+                f"{COLLAPSED * most:.0f} of {cfg.n_codes} codes. See data_init and reset_threshold "
+                "of VQVAEConfig, and notebook 2")
+        # once for each text, and without the path of this file
+        warnings.warn_explicit(text, UserWarning, "vqlib", 1, registry=WARNED)
 
 
 @torch.no_grad()
@@ -230,10 +95,20 @@ def encode_continuous(vqvae, parts) -> Tensor:                   # (b, 3, H, W) 
     return torch.cat([vqvae.encoder(vqvae.normalise(images)) for images in parts])
 
 
+class Codes(NamedTuple("Codes", [("codes", Tensor), ("labels", Tensor)])):
+    """Codes (n, V, T) int16 of V augmentations of n images, and their labels (n,).
+
+    made_of: whose codes, of which images, for the identity of a prior. pictures: the images'
+    filter, see vqlib.identity.
+    """
+
+    made_of: dict
+    pictures: dict
+
+
 @torch.no_grad()
-def encode_dataset(encoder, dataset, split: str, augmentations=(0,),
-                   batch=128) -> tuple[Tensor, Tensor]:
-    """Codes (n, V, T) int16 of V augmentations of a split, and labels (n,).
+def encode_dataset(encoder, dataset, split: str, augmentations=(0,), batch=128) -> Codes:
+    """Codes of augmentations of a split's images, and labels.
 
     augmentations: which of the eight flips and quarter turns, see `dihedral`; 0 is the image.
     """
@@ -242,7 +117,13 @@ def encode_dataset(encoder, dataset, split: str, augmentations=(0,),
         x = dataset[chunk].to(encoder.mean.device)
         codes = [encoder.encode(dihedral(x, k)).flatten(1) for k in augmentations]
         parts.append(torch.stack(codes, 1).short().cpu())        # (B, V, T)
-    return torch.cat(parts), dataset.labels[rows]
+    coded = Codes(torch.cat(parts), dataset.labels[rows])
+    coded.made_of = {"vqvae": weights_digest(encoder), "data": dataset.fingerprint, "split": split,
+                     "augmentations": list(augmentations)}
+    if hasattr(encoder, "lambda_"):                              # entropy-constrained
+        coded.made_of |= {"lambda": encoder.lambda_, "prior": weights_digest(encoder.prior)}
+    coded.pictures = pictures_of(dataset, rows)
+    return coded
 
 
 @torch.no_grad()
@@ -264,34 +145,65 @@ def train_prior(prior, train, held_out, config: TrainConfig, folder=None, finger
     Every `config.eval_every` updates losses also have `train` and `held_out`: nats per code in
     eval mode, on as many images. The weights of the best held-out evaluation are kept in the end;
     the run ends early after `config.patience` evaluations without a gain.
-    Raises ValueError if there is no held-out image for each rank.
+    fingerprint: of the data, for codes that `encode_dataset` did not make.
+    Raises ValueError if there is no held-out image for each rank, or if codes are not the prior's.
     """
     n = min(config.eval_images, len(train[0]), len(held_out[0]))
     if n < world_size():
         raise ValueError(f"{n} held-out images for {world_size()} ranks: there is nothing to score")
+    assert_codes_of(prior, train, held_out)
     scored = {"train": evaluation_part(*train, n, config.seed),
               "held_out": evaluation_part(*held_out, n, config.seed)}
-    trainer = Trainer(prior, config, folder, fingerprint, prior_loss, accumulate)
-    best = trainer.extra.setdefault("best", {"held_out": math.inf, "step": 0,
-                                             "weights": copy.deepcopy(prior.state_dict())})
-    patience, start = config.patience * config.eval_every or math.inf, trainer.step
-    for parts in prior_batches(*train, config, trainer, accumulate):
-        if trainer.done or trainer.step - best["step"] >= patience:
-            break
-        prior.train()
-        losses = trainer.update(parts)
-        if trainer.step % config.eval_every == 0 or trainer.done:
-            for name, part in scored.items():
-                losses[name] = all_reduce_mean(held_out_nats(prior, *part).mean())
-            if losses["held_out"] < best["held_out"]:
-                best.update(held_out=float(losses["held_out"]), step=trainer.step,
-                            weights=copy.deepcopy(prior.state_dict()))
-        yield trainer.end_of_update(losses)
-    if trainer.step > start:
-        trainer.save()                                           # an early stop is an end, too
-    if best["step"]:
-        prior.load_state_dict(best["weights"])
+    learns_from = origin_of_codes(train, held_out, fingerprint)
+    with Trainer(prior, config, folder, learns_from, prior_loss, accumulate,
+                 lambda: getattr(train, "pictures", {})) as trainer:
+        best = trainer.extra.setdefault("best", {"held_out": math.inf, "step": 0,
+                                                 "weights": copy.deepcopy(prior.state_dict())})
+        patience = config.patience * config.eval_every or math.inf
+        for parts in prior_batches(*train, config, trainer, accumulate):
+            if trainer.done or trainer.step - best["step"] >= patience:
+                break
+            prior.train()
+            losses = trainer.update(parts)
+            if trainer.step % config.eval_every == 0 or trainer.done:
+                for name, part in scored.items():
+                    losses[name] = all_reduce_mean(held_out_nats(prior, *part).mean())
+                if losses["held_out"] < best["held_out"]:
+                    best.update(held_out=float(losses["held_out"]), step=trainer.step,
+                                weights=copy.deepcopy(prior.state_dict()))
+            yield trainer.end_of_update(losses)
+        trainer.save_news()                                      # an early stop is an end, too
+        if best["step"]:
+            prior.load_state_dict(best["weights"])
     prior.eval()
+
+
+def assert_codes_of(prior, *sets) -> None:
+    """Raises ValueError if grid, codes or classes of (codes, labels) are not the prior's."""
+    T, K = prior.cfg.grid**2, prior.cfg.n_codes
+    for codes, labels in sets:
+        if codes.shape[2] != T or int(codes.max()) >= K:
+            raise ValueError(f"the prior is for {T} codes in 0..{K - 1}, given are "
+                             f"{codes.shape[2]} in 0..{int(codes.max())}: take the prior's own "
+                             "VQ-VAE")
+        if int(labels.max()) > getattr(prior.cfg, "n_classes", math.inf):
+            raise ValueError(f"the prior knows {prior.cfg.n_classes} classes, the data has "
+                             f"{int(labels.max()) + 1}")
+
+
+def origin_of_codes(train, held_out, fingerprint: str) -> dict:
+    """What a prior learns from, as its identity says it."""
+    sets = {"codes": train, "held-out codes": held_out}
+    if not all(isinstance(coded, Codes) for coded in sets.values()):
+        return {"data": fingerprint, **{name: digest({"codes": coded[0], "labels": coded[1]})
+                                        for name, coded in sets.items()}}
+    origin = {name: dict(coded.made_of) for name, coded in sets.items()}
+    for shared in ("vqvae", "data"):                             # what both have in common
+        first, second = (origin[name].pop(shared) for name in sets)
+        if first != second:
+            raise ValueError(f"held-out codes are of another {shared} than the training codes")
+        origin[shared] = first
+    return origin
 
 
 def prior_loss(prior, codes, labels, rng, dropout_seed):         # (b, T), (b,)
@@ -354,23 +266,26 @@ def train_flow_decoder(flow_decoder, vqvae, dataset, config: TrainConfig, augmen
     def drawn(batch, start):
         return batches(dataset, "train", batch, config.seed, augment, start, config.class_balance)
 
-    trainer = Trainer(flow_decoder, config, folder, dataset.fingerprint, loss, accumulate)
-    vqvae.eval()
+    assert_trains_on(vqvae, dataset)
     assert_decodes(flow_decoder, vqvae)
-    if trainer.step == 0:
-        some = next(drawn(16 * world_size() * max(1, 16 // world_size()), start=0))  # about 256
-        residuals = [least_squares(vqvae, x.to(trainer.device))[2] for x in some.split(16)]
-        flow_decoder.fit_units(torch.cat(residuals))
-    chances = noise_and_times(config, dataset.geometry.crop, trainer.step)
-    if trainer.device.type == "cuda":                            # which would wait for the draws
-        chances = ahead(chances)
-    for images, (noise, t) in zip(drawn(config.batch, trainer.step), chances):
-        if trainer.done:
-            break
-        flow_decoder.train()
-        batch = [to_device(x, trainer.device) for x in (images, noise, t)]
-        losses = trainer.update([*zip(*(x.chunk(accumulate) for x in batch))])
-        yield trainer.end_of_update(losses)
+    learns_from = {"data": dataset.fingerprint, "augmentation": asdict(augment),
+                   "vqvae": weights_digest(vqvae.eval())}
+    with Trainer(flow_decoder, config, folder, learns_from, loss, accumulate,
+                 lambda: pictures_of(dataset, dataset.splits["train"])) as trainer:
+        if trainer.step == 0:
+            some = next(drawn(16 * world_size() * max(1, 16 // world_size()), start=0))  # about 256
+            residuals = [least_squares(vqvae, x.to(trainer.device))[2] for x in some.split(16)]
+            flow_decoder.fit_units(torch.cat(residuals))
+        chances = noise_and_times(config, dataset.geometry.crop, trainer.step)
+        if trainer.device.type == "cuda":                        # which would wait for the draws
+            chances = ahead(chances)
+        for images, (noise, t) in zip(drawn(config.batch, trainer.step), chances):
+            if trainer.done:
+                break
+            flow_decoder.train()
+            batch = [to_device(x, trainer.device) for x in (images, noise, t)]
+            losses = trainer.update([*zip(*(x.chunk(accumulate) for x in batch))])
+            yield trainer.end_of_update(losses)
     flow_decoder.eval()
 
 
@@ -395,9 +310,3 @@ def least_squares(vqvae, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     e = vqvae.quantizer.lookup(vqvae.encode(images))
     x_hat = vqvae.decoder(e)
     return e, x_hat, images - vqvae.denormalise(x_hat)
-
-
-def read_log(folder: Path) -> list[dict]:
-    """The lines of a run's log, oldest first."""
-    text = (Path(folder) / "log.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]

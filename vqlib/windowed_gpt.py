@@ -94,7 +94,7 @@ class WindowedGPT(nn.Module):
         Start and end are never drawn. Settings and errors as in `GPT.generate`.
         """
         self.eval()
-        check_settings(self.cfg, None, temperature, top_k, top_p)
+        check_settings(self.cfg, None, temperature, top_k, top_p, seed=seed)
         rng, T = torch.Generator().manual_seed(seed), self.cfg.grid**2
         tokens = torch.full((n, 1), self.cfg.n_codes, device=self.head.weight.device)
         for t in range(T):

@@ -1,4 +1,5 @@
 """Where data, runs, weights and results lie: the preset and the data of a run, and its folders."""
+import hashlib
 import json
 import platform
 import resource
@@ -11,11 +12,12 @@ import torch
 
 from vqlib.backend.cpu import keep_pages
 from vqlib.backend.device import default_device
+from vqlib.backend.files import FileError, is_there, read_regular, write_atomically
 from vqlib.backend.paths import home
-from vqlib.checkpoint import load_model, write_atomically
 from vqlib.data.dataset import Dataset
-from vqlib.data.sources import open_source
+from vqlib.data.sources import DataError, open_source
 from vqlib.presets import Preset, choose
+from vqlib.shipped import adopt
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Workspace:
     dataset: Dataset
     device: str
     shipped: list[str] = field(default_factory=list)  # weights taken over from data/pretrained
+    left: list[str] = field(default_factory=list)     # of this preset, but not taken, and why
     opened: float = field(default_factory=time.time)
 
     @property
@@ -49,6 +52,9 @@ class Workspace:
                 f"{len(d.skipped)} skipped\npreset  {self.preset.name}, device {self.device}")
         if self.shipped:
             text += f"\nweights that ship, not trained here: {', '.join(self.shipped)}"
+        if self.left:
+            more = f" (and {len(self.left) - 1} more)" if self.left[1:] else ""
+            text += f"\nweights that ship, not taken: {self.left[0]}{more}"
         return text
 
     def require(self, *models: str) -> None:
@@ -57,31 +63,16 @@ class Workspace:
             if getattr(self.preset, what) is None:
                 raise ValueError(f"preset {self.preset.name} has no {what}: take quick or flagship")
 
-    def adopt_shipped(self) -> None:
-        """Copy weights and logs that ship for this preset, data and classes into `folder`.
-
-        A folder with runs of its own is left alone.
-        """
-        if any(self.folder.glob("*/state.pt")):
-            return
-        mine = self.preset.name, self.dataset.title, self.dataset.classes
-        for path in sorted((home() / "data" / "pretrained").glob("*.safetensors")):
-            metadata = load_model(path)[1]
-            if (metadata["preset"], metadata["data"], metadata["classes"]) != mine:
-                continue
-            name = path.stem.rpartition("-")[0]                  # vqvae-f8 -> vqvae
-            log = path.with_suffix(".jsonl").read_bytes()
-            write_atomically(self.folder / name / "log.jsonl", log)
-            write_atomically(self.folder / f"{name}.safetensors", path.read_bytes())
-            self.shipped.append(path.stem)
-
 
 def open_workspace(preset: str | None = None, data=None, shipped=True) -> Workspace:
     """Choose the preset and open the data.
 
     data: the folder given, else `$VQLIB_DATA`, else data/ham10000, else synthetic images.
     shipped: use weights of data/pretrained that fit, instead of training them again.
+    Raises DataError for an empty `data`, as from a variable that is not set.
     """
+    if data is not None and not str(data).strip():
+        raise DataError("the name of the data is empty: name a folder or .npz, or leave it out")
     keep_pages()                                                 # updates and features are faster
     chosen = choose(preset)
     source = open_source(data, chosen.n_synthetic, chosen.geometry.side)
@@ -89,24 +80,42 @@ def open_workspace(preset: str | None = None, data=None, shipped=True) -> Worksp
     dataset = Dataset(source, chosen.geometry, limit)
     workspace = Workspace(chosen, dataset, default_device())
     if shipped:
-        workspace.adopt_shipped()
+        folder = home() / "data" / "pretrained"
+        workspace.shipped, workspace.left = adopt(folder, workspace.folder, chosen, dataset)
     return workspace
 
 
 def save_results(workspace: Workspace, notebook: str, key_metric: str, **metrics) -> None:
     """Save a notebook's metrics beside the weights; `key_metric` goes into the closing table."""
-    text = json.dumps({"key_metric": key_metric, **metrics}, indent=1, default=float)
+    values = json.loads(json.dumps({"key_metric": key_metric, **metrics}, default=float))
+    text = json.dumps({**values, "sha256": seal(values)}, indent=1)
     write_atomically(workspace.folder / f"{notebook}.json", text.encode())
 
 
 def load_results(workspace: Workspace, notebook: str) -> dict:
-    """What `save_results` saved; raises FileNotFoundError that names the notebook to run."""
+    """What `save_results` saved.
+
+    Raises FileNotFoundError that names the notebook to run, FileError if the file was changed.
+    """
     path = workspace.folder / f"{notebook}.json"
-    if not path.exists():
+    if not is_there(path):
         raise FileNotFoundError(
             f"run notebook {notebook} first: it has not run on {workspace.dataset.title} under "
             f"preset {workspace.preset.name} yet")
-    return json.loads(path.read_text())
+    try:
+        values = json.loads(read_regular(path))
+        claimed = values.pop("sha256")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        claimed = values = None
+    if claimed is None or claimed != seal(values):
+        raise FileError(f"{path.name} is damaged or of an older version: run notebook {notebook} "
+                        "again")
+    return values
+
+
+def seal(values: dict) -> str:
+    """SHA-256 of metrics: a digit that changes in a file would train on."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def footer(workspace: Workspace, seed: int) -> str:

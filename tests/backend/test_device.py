@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import vqlib.runs
 import vqlib.train
 import vqlib.workspace
 from vqlib.__main__ import main
@@ -60,7 +61,7 @@ def gpu(monkeypatch):
     for name in ("get_rng_state", "set_rng_state"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x)
-    monkeypatch.setattr(vqlib.train, "save_state", lambda path, state: None)
+    monkeypatch.setattr(vqlib.runs, "save_state", lambda path, state: None)
     start = vqlib.train.Trainer.__init__
 
     def remember(trainer, model, *rest):

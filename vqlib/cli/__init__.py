@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from vqlib.backend.cpu import keep_pages
-from vqlib.backend.distributed import joined
+from vqlib.backend.distributed import joined, rank
 from vqlib.cli import evaluate, sample, train
 
 
@@ -19,7 +19,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv=None) -> int:
-    """Run a command; 0, or 1 after a one-line message if something the user can mend is wrong."""
+    """Run a command; 0, or 1 after a one-line message if something the user can mend is wrong.
+
+    130 if it was interrupted.
+    """
     args = parser().parse_args(argv)
     keep_pages()
     try:
@@ -28,4 +31,8 @@ def main(argv=None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as e:
         print(f"vqlib: {e}", file=sys.stderr)                    # DataError, FileError: ValueErrors
         return 1
+    except KeyboardInterrupt as e:
+        if rank() == 0:
+            print(f"vqlib: {str(e) or 'interrupted'}", file=sys.stderr)
+        return 130
     return 0

@@ -5,17 +5,21 @@ from pathlib import Path
 
 from vqlib import metrics
 from vqlib.backend.device import default_device
-from vqlib.checkpoint import FileError, load_model, write_atomically
+from vqlib.backend.files import FileError, read_regular, write_atomically
+from vqlib.checkpoint import load_model
 from vqlib.cli.options import (
     add_data,
     add_sampling,
+    load_prior,
     load_stochastic,
+    notes_on,
     positive,
     sampling_of,
 )
 from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import open_source
 from vqlib.entropy_constrained import encoder_for
+from vqlib.identity import known_pictures, origin_of
 from vqlib.presets import PRESETS
 
 
@@ -53,33 +57,64 @@ def run(args) -> None:
     if "geometry" not in metadata:
         raise FileError(f"{args.vqvae.name} does not say how its images were cropped: save it with "
                         "**workspace.metadata")
-    geometry = Geometry(**metadata["geometry"])
-    source = open_source(args.data, PRESETS[metadata["preset"]].n_synthetic, geometry.side)
-    dataset = Dataset(source, geometry)
-    prior, prior_metadata = load_prior(args.prior)
+    prior, classes, decoder = None, None, None
+    if args.prior:
+        prior, classes = load_prior(args.prior, vqvae, ("gpt", "windowed_gpt"))
+    if args.flow_decoder:
+        decoder = load_stochastic(vqvae, args.flow_decoder)
     if args.lambda_ and not prior:
         raise ValueError("entropy-constrained encoding (--lambda) needs a prior: --prior FILE")
+    geometry = Geometry(**metadata["geometry"])
+    preset = PRESETS.get(metadata.get("preset"), PRESETS["quick"])
+    dataset = Dataset(open_source(args.data, preset.n_synthetic, geometry.side), geometry)
+    others = [prior, decoder and decoder.flow_decoder]
+    seen, notes = trained_on(args, dataset, vqvae, *others)
     result = {"vqvae": args.vqvae.name, "data": dataset.title,
-              "images_skipped": len(dataset.skipped), "notes": dataset.notes,
+              "images_skipped": len(dataset.skipped), "images_trained_on": seen,
+              "notes": [*dataset.notes, *notes_on(*others), *notes],
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
+    result["notes"] += usage_notes(result["reconstruction"])
     if prior:
         encoder = encoder_for(vqvae, prior, args.lambda_)
-        likelihood = metrics.evaluate_prior(prior, encoder, dataset, args.split,
-                                            prior_metadata["classes"])
+        likelihood = metrics.evaluate_prior(prior, encoder, dataset, args.split, classes)
         result["prior"] = {"file": args.prior.name, "lambda": args.lambda_, **likelihood}
-    if not (args.generation or args.sweep):
-        return write(args.json, result)
-    decoder = load_stochastic(vqvae, args.flow_decoder) if args.flow_decoder else None
-    options = {"stochastic_decoder": decoder, "n": args.images,
-               "classes": prior_metadata.get("classes"), "sampling": sampling_of(args)}
-    parts = parts_of(args, dataset)
-    write(args.json, result | generation(args, vqvae, prior, dataset, options, parts))
-    parts.finish()
+    if args.generation or args.sweep:
+        options = {"stochastic_decoder": decoder, "n": args.images, "classes": classes,
+                   "sampling": sampling_of(args)}
+        parts = parts_of(args, dataset)
+        write(args.json, result | generation(args, vqvae, prior, dataset, options, parts))
+        return parts.finish()
+    write(args.json, result)
+
+
+def trained_on(args, dataset, *models) -> tuple[dict, list[str]]:
+    """How many of the split's images each model was trained on, and a note if there are any.
+
+    Pictures are known by their content, or by name, class and lesion. None for models whose files
+    are too old to say.
+    """
+    rows, found, notes = dataset.splits[args.split], {}, []
+    for model in models:
+        if model is not None:
+            name, pictures = type(model).__name__, origin_of(model).get("pictures")
+            seen = known_pictures(pictures, dataset, rows) if pictures else None
+            found[name] = None if seen is None else int(seen.sum())
+            if found[name]:
+                notes.append(f"the {name} was trained on {found[name]} of these {len(rows)} "
+                             f"images of split {args.split}: its numbers are not held-out ones")
+    return found, notes
+
+
+def usage_notes(reconstruction: dict, least=0.1) -> list[str]:
+    """A note if hardly any code is in use, on whatever data."""
+    used, n = reconstruction["codes_used"], reconstruction["n_codes"]
+    return [f"only {used} of {n} codes are in use: the codebook has collapsed, or these images are "
+            "all alike"] if used < least * n else []
 
 
 def write(path: Path | None, result: dict) -> None:
     text = json.dumps(result, indent=1)
-    print(text)
+    print(text, flush=True)                                      # before a full disk loses it
     if path:
         write_atomically(path, text.encode())
 
@@ -87,7 +122,7 @@ def write(path: Path | None, result: dict) -> None:
 def parts_of(args, dataset):
     """What is done is kept beside --json FILE until all is."""
     from vqlib.evaluation.parts import Parts
-    files = {name: path and hashlib.sha256(path.read_bytes()).hexdigest()
+    files = {name: path and hashlib.sha256(read_regular(path)).hexdigest()
              for name, path in (("vqvae", args.vqvae), ("prior", args.prior),
                                 ("flow decoder", args.flow_decoder))}
     identity = {"files": files, "data": dataset.fingerprint, "split": args.split,
@@ -95,19 +130,6 @@ def parts_of(args, dataset):
                 "class guidance": args.class_guidance}
     path = args.json and args.json.with_name(f"{args.json.name}.parts")
     return Parts(path, identity, show=True)
-
-
-def load_prior(path):
-    """A prior and its metadata, None and {} without a path; FileError for other models."""
-    if not path:
-        return None, {}
-    prior, metadata = load_model(path)
-    if metadata["kind"] not in ("gpt", "windowed_gpt"):
-        raise FileError(f"{path.name} holds a {metadata['kind']}, a gpt or windowed_gpt is needed")
-    if "classes" not in metadata:
-        raise FileError(f"{path.name} does not say which classes it knows: save it with "
-                        "**workspace.metadata")
-    return prior.to(default_device()), metadata
 
 
 def generation(args, vqvae, prior, dataset, options: dict, parts) -> dict:

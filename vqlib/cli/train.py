@@ -3,10 +3,11 @@
 The three trainings, in order: the VQ-VAE; the prior on its codes; the flow decoder on its codes.
 `all` does what the preset has of them. `windowed` is the report's prior, our baseline.
 """
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from vqlib import train
+from vqlib.backend.files import FileError, is_there
 from vqlib.checkpoint import load_model, save_model
 from vqlib.cli.options import add_compile, add_data, compile_parts, positive
 from vqlib.data.dataset import statistics
@@ -15,6 +16,7 @@ from vqlib.gpt import GPT
 from vqlib.metrics import assert_fits
 from vqlib.presets import PRESETS
 from vqlib.progress import watch
+from vqlib.runs import folder_of, set_aside
 from vqlib.vqvae import VQVAE
 from vqlib.windowed_gpt import WindowedGPT
 from vqlib.workspace import open_workspace
@@ -38,6 +40,8 @@ def add(commands) -> None:
                    help="whose codes the model learns; default: what train vqvae wrote")
     p.add_argument("--accumulate", type=positive, default=1, metavar="N",
                    help="forward passes per update: less memory, the same gradients; default: 1")
+    p.add_argument("--fresh", action="store_true",
+                   help="start afresh; what is there of the run is renamed to *.old")
     add_compile(p)
 
 
@@ -61,8 +65,10 @@ def check_files(args) -> None:
     """Raises ValueError before anything is trained for options that make no sense together."""
     if args.model == "all" and args.out:
         raise ValueError("train all writes several files: leave out --out")
-    if args.out and (args.out.suffix != ".safetensors" or args.out.is_dir()):
+    if args.out and args.out.suffix != ".safetensors":
         raise ValueError(f"--out {args.out} is no file name that ends in .safetensors")
+    if args.out:
+        is_there(args.out)                                       # or something else is
     if args.vqvae and args.model in ("all", "vqvae"):
         raise ValueError(f"train {args.model} trains its own VQ-VAE: leave out --vqvae")
 
@@ -78,9 +84,8 @@ def train_vqvae(ws, args) -> None:
     model = VQVAE(p.vqvae, stats["mean"], stats["std"], config.seed).to(ws.device)
     compile_parts(model, args.compile)
     variance = stats["variance"] if p.divide_by_pixel_variance else 1.0
-    out = args.out or ws.folder / "vqvae.safetensors"
-    finish(ws, out, model, config, train.train_vqvae(
-        model, ws.dataset, config, p.augment, variance, folder_of(out), args.accumulate))
+    finish(ws, args, "vqvae", model, config, lambda folder: train.train_vqvae(
+        model, ws.dataset, config, p.augment, variance, folder, args.accumulate))
 
 
 def train_prior(ws, args, name="prior") -> None:
@@ -95,10 +100,8 @@ def train_prior(ws, args, name="prior") -> None:
     compile_parts(prior.to(ws.device), args.compile)
     codes = train.encode_dataset(vqvae, ws.dataset, "train", p.prior_augmentations)
     held_out = train.encode_dataset(vqvae, ws.dataset, "validation")
-    out = args.out or ws.folder / f"{name}.safetensors"
-    finish(ws, out, prior, config, train.train_prior(
-        prior, codes, held_out, config, folder_of(out), ws.dataset.fingerprint,
-        args.accumulate))
+    finish(ws, args, name, prior, config, lambda folder: train.train_prior(
+        prior, codes, held_out, config, folder, accumulate=args.accumulate))
 
 
 def train_windowed(ws, args) -> None:
@@ -109,9 +112,8 @@ def train_flow_decoder(ws, args) -> None:
     p, vqvae = ws.preset, codes_of(ws, args)
     config = with_steps(p.flow_decoder_training, args)
     flow_decoder = FlowDecoder(p.flow_decoder).to(ws.device)
-    out = args.out or ws.folder / "flow-decoder.safetensors"
-    finish(ws, out, flow_decoder, config, train.train_flow_decoder(
-        flow_decoder, vqvae, ws.dataset, config, p.augment, folder_of(out), args.accumulate))
+    finish(ws, args, "flow-decoder", flow_decoder, config, lambda folder: train.train_flow_decoder(
+        flow_decoder, vqvae, ws.dataset, config, p.augment, folder, args.accumulate))
 
 
 TRAININGS = {"vqvae": train_vqvae, "prior": train_prior, "windowed": train_windowed,
@@ -122,20 +124,26 @@ def with_steps(config, args):
     return replace(config, steps=args.steps or config.steps)
 
 
-def folder_of(out: Path) -> Path:
-    """Where a model file's training keeps its checkpoint and log: NAME.safetensors -> NAME."""
-    return out.with_name(out.name.removesuffix(".safetensors"))
-
-
 def codes_of(ws, args) -> VQVAE:
-    """The VQ-VAE whose codes are learnt."""
+    """The VQ-VAE whose codes are learnt; FileError if it was trained on other crops."""
     path = args.vqvae or ws.folder / "vqvae.safetensors"
-    return load_model(path, "vqvae", "python -m vqlib train vqvae")[0].to(ws.device)
+    vqvae, metadata = load_model(path, "vqvae", "python -m vqlib train vqvae")
+    crops = asdict(ws.dataset.geometry)
+    if (found := metadata.get("geometry", crops)) != crops:
+        raise FileError(f"{path.name} was trained on crops {found}, preset {ws.preset.name} has "
+                        f"{crops}: choose the preset it was trained with")
+    return vqvae.to(ws.device)
 
 
-def finish(ws, out: Path, model, config, loop) -> None:
-    """Run a training to its end, and save the model beside the training's folder."""
-    for _ in watch(loop, config.steps):
-        pass
-    save_model(out, model, **ws.metadata, training=config)
-    print(f"wrote {out.name}")
+def finish(ws, args, name: str, model, config, start) -> None:
+    """Run start(folder), a training, to its end, and save the model beside the folder."""
+    out = args.out or ws.folder / f"{name}.safetensors"
+    folder = folder_of(out)
+    if args.fresh:
+        set_aside(folder)
+    updates = sum(1 for _ in watch(start(folder), config.steps))
+    if updates or (folder / "state.pt").exists():
+        save_model(out, model, **ws.metadata, training=config)
+        print(f"wrote {out.name}")
+    else:                                                        # a model file that was there
+        print(f"{out.name} is the end of this run: nothing to train")

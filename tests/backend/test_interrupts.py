@@ -1,0 +1,130 @@
+"""Laws of interrupts: they wait for what must not be cut in two, and come after a save."""
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vqlib.backend.interrupts import Guard, Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Work:
+    """Something with a state that may be half changed."""
+
+    def __init__(self):
+        self.steps, self.saved, self.guard = 0, None, Guard(self.save)
+
+    def save(self):
+        self.saved = self.steps
+        return f"saved {self.steps}"
+
+    def step(self, *numbers):
+        """A step in which these signals come."""
+        self.guard.busy = True
+        for number in numbers:
+            signal.raise_signal(number)
+        self.steps += 1
+        self.guard.rest()
+
+    def run(self, *signals, between=()):
+        """A step for each; None: no signal comes in it."""
+        with self.guard:
+            for number in signals:
+                self.step(*([number] if number else []))
+            for number in between:
+                signal.raise_signal(number)
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch):
+    """The numbers that SIGTERM's own handler was called with; all handlers are put back."""
+    numbers, before = [], {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGTERM, lambda number, frame: numbers.append(number))
+    yield numbers
+    assert Guard.live == []
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_ctrl_c_in_a_step_comes_at_its_end_after_a_save():
+    work = Work()
+    with pytest.raises(Interrupted, match="saved 2"):
+        work.run(None, signal.SIGINT, None)
+    assert work.saved == work.steps == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_between_steps_saves_at_once():
+    work = Work()
+    with pytest.raises(Interrupted, match="saved 1"):
+        work.run(None, between=[signal.SIGINT])
+    assert work.saved == 1
+
+
+def test_who_asks_twice_does_not_wait():
+    work = Work()
+    with work.guard, pytest.raises(KeyboardInterrupt) as raised:
+        work.step(signal.SIGINT, signal.SIGINT)
+    assert raised.type is KeyboardInterrupt
+    assert (work.steps, work.saved) == (0, None)
+
+
+def test_sigterm_does_what_it_would_have_done_after_a_save_and_a_line(asked, capsys):
+    work = Work()
+    work.run(signal.SIGTERM)
+    assert (work.saved, asked) == (1, [signal.SIGTERM])
+    assert capsys.readouterr().err == "vqlib: saved 1\n"
+
+
+def test_without_a_signal_nothing_is_saved_and_handlers_are_put_back():
+    work, before = Work(), [signal.getsignal(number) for number in SIGNALS]
+    with work.guard:
+        work.step()
+        assert signal.getsignal(signal.SIGINT) is not before[0]
+    assert work.saved is None
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_two_that_take_turns_are_both_saved():
+    first, second = Work(), Work()
+    with first.guard:
+        first.step()
+        with pytest.raises(Interrupted, match="saved 1; saved 1"):
+            second.run(signal.SIGINT)
+    assert first.saved == second.saved == 1
+
+
+def process(code):
+    """A Python process that runs this code, ended."""
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(root)})
+
+
+def test_a_process_that_is_told_to_end_says_a_line_and_ends_by_that_signal():
+    ended = process("""if True:
+        import os, signal
+        from vqlib.backend.interrupts import Guard
+        with Guard(lambda: "saved") as guard:
+            guard.busy = True
+            os.kill(os.getpid(), signal.SIGTERM)
+            print("to the end of the step", flush=True)
+            guard.rest()
+            print("and no further", flush=True)
+    """)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        -signal.SIGTERM, "to the end of the step\n", "vqlib: saved\n")
+
+
+def test_a_notebook_shows_one_line():
+    ended = process("""if True:
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance(colors="nocolor")
+        shell.run_cell("from vqlib.backend.interrupts import Interrupted")
+        shell.run_cell("raise Interrupted('vqvae stopped after update 3')")
+    """)
+    assert ended.stdout + ended.stderr == "Interrupted: vqvae stopped after update 3\n"

@@ -1,0 +1,78 @@
+"""Ctrl-C and SIGTERM wait for the end of an update, and come after a save."""
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import ClassVar
+
+from vqlib.backend.distributed import rank
+
+
+class Interrupted(KeyboardInterrupt):
+    """Somebody stopped the training, and it was saved; the message says where it stopped."""
+
+    def _render_traceback_(self):
+        """What a notebook shows: one line instead of the library's frames."""
+        return [f"Interrupted: {self}"]
+
+
+class Guard:
+    """Within `with guard:` a signal that comes while `guard.busy` waits until `guard.rest()`.
+
+    Then, or at once if nothing is busy, all guards `save()`, which says in a line what was saved,
+    and the signal does what it would have done. A second signal does not wait.
+    """
+
+    live: ClassVar[list["Guard"]] = []
+    before: ClassVar[dict] = {}      # handlers that were there before the first guard
+
+    def __init__(self, save: Callable[[], str]):
+        self.save, self.busy, self.asked = save, False, None
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():  # others cannot have handlers
+            if not Guard.live:
+                Guard.before = {number: signal.signal(number, Guard.handle)
+                                for number in (signal.SIGINT, signal.SIGTERM)}
+            Guard.live.append(self)
+        return self
+
+    def __exit__(self, *_):
+        if self in Guard.live:
+            Guard.live.remove(self)
+            if not Guard.live:
+                Guard.restore()
+
+    def rest(self) -> None:
+        """An update is complete: what it left can be saved."""
+        self.busy = False
+        if self.asked:
+            Guard.end(self.asked)
+
+    @staticmethod
+    def restore() -> None:
+        for number, handler in Guard.before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    @staticmethod
+    def handle(number, frame) -> None:
+        busy = [guard for guard in Guard.live if guard.busy]
+        if busy and not any(guard.asked for guard in busy):
+            for guard in busy:
+                guard.asked = number
+        elif busy:                                               # asked twice: unsaved, at once
+            Guard.restore()
+            signal.raise_signal(number)
+        else:
+            Guard.end(number)
+
+    @staticmethod
+    def end(number: int) -> None:
+        said = "; ".join(guard.save() for guard in Guard.live if not guard.busy)
+        Guard.live.clear()
+        Guard.restore()
+        if Guard.before[number] is signal.default_int_handler:
+            raise Interrupted(said)
+        if rank() == 0:
+            print(f"vqlib: {said}", file=sys.stderr, flush=True)
+        signal.raise_signal(number)
