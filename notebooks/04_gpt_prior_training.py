@@ -59,9 +59,7 @@ vqvae = vqvae.to(ws.device)
 
 # %%
 prior_file, windowed_file = ws.folder / "prior.safetensors", ws.folder / "windowed.safetensors"
-both_finished = prior_file.exists() and windowed_file.exists()
-augmentations = (0,) if both_finished else preset.prior_augmentations  # more: for training only
-train = encode_dataset(vqvae, dataset, "train", augmentations)      # codes (n, V, T), labels (n,)
+train = encode_dataset(vqvae, dataset, "train", preset.prior_augmentations)  # codes (n, V, T)
 held_out = encode_dataset(vqvae, dataset, SPLIT)                    # codes (m, 1, T), labels (m,)
 K, (n, V, T) = vqvae.cfg.n_codes, train[0].shape
 print(f"{n} images x {V} augmentations x {T} codes; {len(held_out[0])} held-out images")
@@ -132,7 +130,7 @@ print(f"the code of turn {turn} depends on those of turns {reached.min()}..{reac
 
 # %%
 training = preset.prior_training
-loop = train_prior(gpt, train, held_out, training, ws.folder / "prior", dataset.fingerprint)
+loop = train_prior(gpt, train, held_out, training, ws.folder / "prior")
 for _step, _losses in watch(loop, training.steps):
     pass
 save_model(prior_file, gpt, **ws.metadata, training=training)
@@ -142,8 +140,7 @@ save_model(prior_file, gpt, **ws.metadata, training=training)
 
 # %%
 training = preset.windowed_training
-loop = train_prior(windowed, train, held_out, training, ws.folder / "windowed",
-                   dataset.fingerprint)
+loop = train_prior(windowed, train, held_out, training, ws.folder / "windowed")
 for _step, _losses in watch(loop, training.steps):
     pass
 save_model(windowed_file, windowed, **ws.metadata, training=training)
