@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from vqlib.backend.paths import home
-from vqlib.plots import figure_folder
+from vqlib.plots import UNDATED, figure_folder
 from vqlib.workspace import open_workspace
 
 HERE = Path(__file__).resolve().parent
@@ -68,7 +68,10 @@ def main() -> int:
     parser.add_argument("which", nargs="*", help="numbers, such as 03; default: all five")
     parser.add_argument("--commit", action="store_true",
                         help="write the paired notebooks beside the scripts")
+    parser.add_argument("--format", choices=UNDATED, default="png",
+                        help="of the files in figures/; default: png")
     args = parser.parse_args()
+    os.environ["VQLIB_FIGURES"] = args.format
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     scripts = [script for script in sorted(HERE.glob("0?_*.py"))
                if not args.which or script.stem[:2] in args.which]

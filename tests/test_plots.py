@@ -69,6 +69,27 @@ def test_the_same_drawing_gives_the_same_bytes_and_names_its_data(workspace, hom
     assert written[0] == written[1]
 
 
+@pytest.mark.parametrize(("suffix", "head"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_papers_get_vectors_with_the_same_bytes_each_time(
+        workspace, home, monkeypatch, suffix, head):
+    monkeypatch.setenv("VQLIB_FIGURES", suffix)
+    written = []
+    for _ in range(2):
+        fig, ax = plt.subplots(figsize=(2, 2))
+        ax.plot([1, 2, 3])
+        plots.save(fig, workspace, "02_curve")
+        plt.close(fig)
+        written.append((home / "figures" / "smoke" / f"02_curve.{suffix}").read_bytes())
+    assert written[0] == written[1]
+    assert written[0].startswith(head)
+
+
+def test_a_format_that_figures_do_not_have_is_named(workspace, monkeypatch):
+    monkeypatch.setenv("VQLIB_FIGURES", "bmp")
+    with pytest.raises(ValueError, match="bmp: figures are written as png, pdf, svg"):
+        plots.save(None, workspace, "02_curve")
+
+
 def test_only_the_flagship_draws_into_the_figures_folder_itself(home):
     assert plots.figure_folder("flagship") == home / "figures"
     assert plots.figure_folder("smoke") == home / "figures" / "smoke"

@@ -2,6 +2,7 @@
 
 The notebook owns layout, titles and saving. Letters: n images, K codes, p pixels per patch side.
 """
+import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,10 +24,15 @@ plt.rcParams.update({
     "axes.spines.right": False,
     "axes.titlesize": 11,
     "legend.frameon": False,
+    "svg.hashsalt": "vqlib",            # else ids in an SVG differ from run to run
 })
 
 if get_ipython():  # as PNG, photographs would take a notebook past 1 MB
     set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
+
+
+# format of a figure -> what makes its bytes differ from run to run
+UNDATED = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
 
 
 def figure_folder(preset: str) -> Path:
@@ -37,13 +43,17 @@ def figure_folder(preset: str) -> Path:
 def save(fig, workspace, name: str) -> None:
     """Write figures/<preset>/<name>.png with the data's name on it.
 
-    The same inputs give the same bytes.
+    The same inputs give the same bytes. `$VQLIB_FIGURES`, pdf or svg, writes papers' formats
+    instead; raises ValueError for others.
     """
+    suffix = os.environ.get("VQLIB_FIGURES") or "png"
+    if suffix not in UNDATED:
+        raise ValueError(f"VQLIB_FIGURES={suffix}: figures are written as {', '.join(UNDATED)}")
     source = f"{workspace.dataset.title}, preset {workspace.preset.name}"
     fig.text(1, -0.005, source, ha="right", va="top", fontsize=7, color="0.5")
-    path = figure_folder(workspace.preset.name) / f"{name}.png"
+    path = figure_folder(workspace.preset.name) / f"{name}.{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, metadata={"Software": None}, bbox_inches="tight")
+    fig.savefig(path, metadata={UNDATED[suffix]: None}, bbox_inches="tight")
 
 
 def show_images(ax, images: Tensor, per_row=8, title=""):        # (n, 3, H, W) in [0, 1]

@@ -1,19 +1,39 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how their help looks."""
 import argparse
+import sys
+from functools import partial
+from pathlib import Path
 
 import torch
 
-from vqlib.checkpoint import FileError, load_model
 from vqlib.flow_decoder import StochasticDecoder
 from vqlib.gpt import SAMPLING
+from vqlib.pipeline import (
+    DEFAULTS,
+    FLOW,
+    GUIDANCE,
+    LEAST_SQUARES,
+    MAX_SEED,
+    load_flow_decoder,
+    load_pipeline,
+)
 
 SAMPLING_HELP = {
-    "temperature": "of the logits, above 0",
+    "temperature": "of the logits, above 0; lower: likelier, duller",
     "top_k": "draw from the k likeliest codes; 0: all",
-    "top_p": "draw from the likeliest codes that hold this probability, in (0, 1]",
-    "first_top_p": "top-p of the first sixteenth of the codes, which settle the layout",
+    "top_p": "draw from the likeliest codes of this probability, in (0, 1]",
+    "first_top_p": "top-p of the first 1/16 of the codes (the layout)",
     "guidance": "towards the class; 1: off",
 }
+HELP = partial(argparse.RawDescriptionHelpFormatter, width=96, max_help_position=28)
+
+
+def add_command(commands, name: str, run, text: str, example: str):
+    """A subparser whose help ends with an example that works when it is pasted."""
+    p = commands.add_parser(name, help=text, description=text, formatter_class=HELP,
+                            epilog=f"example:\n  {example}")
+    p.set_defaults(run=run)
+    return p
 
 
 def positive(text: str) -> int:
@@ -21,6 +41,55 @@ def positive(text: str) -> int:
     if n < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
     return n
+
+
+def seed(text: str) -> int:
+    n = int(text)
+    if not 0 <= n <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0..{MAX_SEED}")
+    return n
+
+
+def add_weights(p, prior=True) -> None:
+    """Which models; `prior`: the command needs one."""
+    group = p.add_argument_group("weights")
+    group.add_argument("--weights", type=Path, metavar="FOLDER",
+                       help="of a training; default: data/pretrained, those that ship")
+    group.add_argument("--vqvae", type=Path, metavar="FILE",
+                       help="instead of the folder's; others then have to be given, too")
+    if prior:
+        group.add_argument("--prior", type=Path, metavar="FILE", help="instead of the folder's")
+    group.add_argument("--flow-decoder", type=Path, metavar="FILE",
+                       help="instead of the folder's")
+
+
+def add_decoder(p, several=False) -> None:
+    choices = (FLOW, LEAST_SQUARES)
+    text = "default: all there are" if several else f"default: {FLOW} where there is one"
+    p.add_argument("--decoder", choices=choices, help=f"what turns codes into images; {text}")
+
+
+def open_pipeline(args, *needs: str):
+    """The models that the options ask for; what a user should know of them goes to stderr."""
+    pipeline = load_pipeline(args.weights, args.vqvae, getattr(args, "prior", None),
+                             args.flow_decoder, needs)
+    for note in (pipeline.notes if args.decoder != LEAST_SQUARES else ()):
+        print(f"vqlib: note: {note}", file=sys.stderr)
+    pipeline.decoder(args.decoder)                               # refused before the work begins
+    return pipeline
+
+
+def png_name(path: Path) -> Path:
+    """Raises ValueError unless a file of that name can be a PNG."""
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise ValueError(f"--out {path} is no file name that ends in .png")
+    return path
+
+
+def in_words(settings: dict) -> str:
+    """{"first_top_p": 0.95, "seed": 0} -> "first-top-p 0.95, seed 0"."""
+    return ", ".join(f"{name.replace('_', '-')} {value:g}" if isinstance(value, float) else
+                     f"{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
 def add_data(p) -> None:
@@ -32,10 +101,16 @@ def add_compile(p) -> None:
                    help="torch.compile the nets; default: off; without a name: inductor")
 
 
-def add_sampling(p) -> None:
-    for name, default in SAMPLING.items():
-        p.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default,
-                       metavar="X", help=f"{SAMPLING_HELP[name]}; default: {default}")
+def add_sampling(p, shipped=False) -> None:
+    """The settings of `GPT.generate`: neutral ones by default, or those of `sampling_for`."""
+    group = p.add_argument_group("sampling")
+    for name, neutral in SAMPLING.items():
+        default, text = neutral, f"{neutral:g}"
+        if shipped:
+            default, text = None, f"{DEFAULTS.get(name, 0):g}"
+            text = f"{GUIDANCE:g}, for any 1" if name == "guidance" else text
+        group.add_argument(f"--{name.replace('_', '-')}", type=type(neutral), default=default,
+                           metavar="X", help=f"{SAMPLING_HELP[name]}; default: {text}")
 
 
 def sampling_of(args) -> dict:
@@ -58,8 +133,4 @@ def compile_parts(model, backend: str | None) -> None:
 
 def load_stochastic(vqvae, path) -> StochasticDecoder:
     """The flow decoder of a file; raises FileError if it is for other code vectors or cells."""
-    flow_decoder, _ = load_model(path, "flow_decoder", "python -m vqlib train flow-decoder")
-    try:
-        return StochasticDecoder(vqvae, flow_decoder.to(vqvae.mean.device))
-    except ValueError as e:
-        raise FileError(f"{path.name}: {e}") from e
+    return StochasticDecoder(vqvae, load_flow_decoder(path, vqvae))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vqlib import train
 from vqlib.checkpoint import load_model, save_model
-from vqlib.cli.options import add_compile, add_data, compile_parts, positive
+from vqlib.cli.fine_tuning import check_init, start_from
+from vqlib.cli.options import HELP, add_compile, add_data, compile_parts, positive
 from vqlib.data.dataset import statistics
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT
@@ -19,11 +20,17 @@ from vqlib.windowed_gpt import WindowedGPT
 from vqlib.workspace import open_workspace
 
 PIPELINE = ("vqvae", "prior", "flow-decoder")
+EXAMPLE = """example:
+  python -m vqlib train all
+with your own pictures, a folder per class; and from the weights that ship:
+  python -m vqlib train all --data MYFOLDER
+  python -m vqlib train all --data MYFOLDER --preset flagship --init data/pretrained --steps 500"""
 
 
 def add(commands) -> None:
     text = __doc__.split(": ")[1].split("\n")[0]
-    p = commands.add_parser("train", help=text, description=__doc__)
+    p = commands.add_parser("train", help=text, description=__doc__.split(": ", 1)[1],
+                            formatter_class=HELP, epilog=EXAMPLE)
     p.set_defaults(run=run)
     p.add_argument("model", choices=(*TRAININGS, "all"))
     p.add_argument("--preset", choices=PRESETS, help="default: $VQLIB_PRESET, else quick")
@@ -35,6 +42,9 @@ def add(commands) -> None:
                         "default: under data/runs, where the notebooks look")
     p.add_argument("--vqvae", type=Path, metavar="FILE",
                    help="whose codes the model learns; default: what train vqvae wrote")
+    p.add_argument("--init", type=Path, metavar="FILE",
+                   help="start from these weights (all: from those of a folder), such as "
+                        "data/pretrained; default: from random ones")
     p.add_argument("--accumulate", type=positive, default=1, metavar="N",
                    help="forward passes per update: less memory, the same gradients; default: 1")
     add_compile(p)
@@ -52,8 +62,8 @@ def run(args) -> None:
     names = [name for name in PIPELINE if settings_of(ws.preset, name)]
     for name in names:
         TRAININGS[name](ws, args)
-    files = [f"--{name} {ws.folder / name}.safetensors" for name in names]
-    print("sample from it: python -m vqlib sample " + " ".join(files))
+    command = "sample" if "prior" in names else "reconstruct"
+    print(f"{command} with it: python -m vqlib {command} --weights {ws.folder}")
 
 
 def check_files(args) -> None:
@@ -64,6 +74,7 @@ def check_files(args) -> None:
         raise ValueError(f"--out {args.out} is no file name that ends in .safetensors")
     if args.vqvae and args.model in ("all", "vqvae"):
         raise ValueError(f"train {args.model} trains its own VQ-VAE: leave out --vqvae")
+    check_init(args, PIPELINE if args.model == "all" else (args.model,))
 
 
 def settings_of(preset, name: str):
@@ -78,7 +89,7 @@ def train_vqvae(ws, args) -> None:
     compile_parts(model, args.compile)
     variance = stats["variance"] if p.divide_by_pixel_variance else 1.0
     out = args.out or ws.folder / "vqvae.safetensors"
-    finish(ws, out, model, config, train.train_vqvae(
+    finish(ws, args, out, model, config, train.train_vqvae(
         model, ws.dataset, config, p.augment, variance, folder_of(out), args.accumulate))
 
 
@@ -95,7 +106,7 @@ def train_prior(ws, args, name="prior") -> None:
     codes = train.encode_dataset(vqvae, ws.dataset, "train", p.prior_augmentations)
     held_out = train.encode_dataset(vqvae, ws.dataset, "validation")
     out = args.out or ws.folder / f"{name}.safetensors"
-    finish(ws, out, prior, config, train.train_prior(
+    finish(ws, args, out, prior, config, train.train_prior(
         prior, codes, held_out, config, folder_of(out), ws.dataset.fingerprint,
         args.accumulate))
 
@@ -109,7 +120,7 @@ def train_flow_decoder(ws, args) -> None:
     config = with_steps(p.flow_decoder_training, args)
     flow_decoder = FlowDecoder(p.flow_decoder).to(ws.device)
     out = args.out or ws.folder / "flow-decoder.safetensors"
-    finish(ws, out, flow_decoder, config, train.train_flow_decoder(
+    finish(ws, args, out, flow_decoder, config, train.train_flow_decoder(
         flow_decoder, vqvae, ws.dataset, config, p.augment, folder_of(out), args.accumulate))
 
 
@@ -132,9 +143,10 @@ def codes_of(ws, args) -> VQVAE:
     return load_model(path, "vqvae", "python -m vqlib train vqvae")[0].to(ws.device)
 
 
-def finish(ws, out: Path, model, config, loop) -> None:
+def finish(ws, args, out: Path, model, config, loop) -> None:
     """Run a training to its end, and save the model beside the training's folder."""
+    start_from(args.init, model, ws.dataset.classes, folder_of(out))
     for _ in train.watch(loop, config.steps):
         pass
     save_model(out, model, **ws.metadata, training=config)
-    print(f"wrote {out.name}")
+    print(f"wrote {out}")
