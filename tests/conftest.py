@@ -14,8 +14,9 @@ from vqlib.__main__ import main
 from vqlib.checkpoint import save_model
 from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import read_synthetic
-from vqlib.flow_decoder import FlowDecoderConfig
+from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig
 from vqlib.gpt import GPT, GPTConfig
+from vqlib.pipeline import Pipeline
 from vqlib.presets import PRESETS
 from vqlib.train import TrainConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
@@ -64,6 +65,15 @@ def loud(model, seed=0):
 @pytest.fixture
 def gpt():
     return loud(GPT(GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=2)))
+
+
+@pytest.fixture
+def pipeline(vqvae, gpt, dataset):
+    """Tiny models that work together: 4 x 4 codes of 16, seven classes, a flow decoder."""
+    with torch.no_grad():
+        vqvae.decoder[-1].weight *= 30  # an untrained decoder paints everything grey
+    flow = loud(FlowDecoder(FlowDecoderConfig(code_dim=4, width=8, layers=1, steps=2)))
+    return Pipeline(vqvae, Geometry(16, 16), gpt, list(dataset.classes), flow)
 
 
 METADATA = {"preset": "smoke", "geometry": {"crop": 16, "resize": 16},

@@ -24,17 +24,17 @@ LAYERS = {
     "data": {"backend"},
     "core": {"data", "backend"},
     "evaluation": {"core", "data", "backend"},
-    "show": {"core", "data", "backend"},
+    "show": {"evaluation", "core", "data", "backend"},
     "studies": {"show", "evaluation", "core", "data", "backend"},
     "cli": {"studies", "show", "evaluation", "core", "data", "backend"},
 }
-SHOW = {"vqlib.plots", "vqlib.widgets"}  # what draws; nothing below it knows of it
+SHOW = {"vqlib.plots", "vqlib.explorers"}  # what draws; nothing below it knows of it
 
 
 def layer(name: str) -> str:
     """The layer of a module of vqlib, such as vqlib.data.augment."""
     part = [*name.split("."), "__init__"][1]
-    if name in SHOW:
+    if name in SHOW or f"vqlib.{part}" in SHOW:
         return "show"
     if part in ("__main__", "__init__"):
         return "cli"                                             # the doors may lead anywhere

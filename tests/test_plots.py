@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqlib import plots, widgets
+from vqlib import metrics, plots
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def test_images_are_shown_in_reading_order_with_their_own_pixels(ax):
 
 def test_equal_codes_have_equal_colours_and_neighbours_differ(ax):
     codes = torch.arange(64).view(8, 8)
-    shown = np.asarray(widgets.show_codes(ax, codes, 64).images[0].get_array())          # (8, 8, 3)
+    shown = np.asarray(plots.show_codes(ax, codes, 64).images[0].get_array())          # (8, 8, 3)
     assert np.abs(np.diff(shown.reshape(64, 3), axis=0)).max(1).min() > 0.2
-    flipped = np.asarray(widgets.show_codes(ax, codes.flip(0), 64).images[-1].get_array())
+    flipped = np.asarray(plots.show_codes(ax, codes.flip(0), 64).images[-1].get_array())
     assert (flipped[::-1] == shown).all()
 
 
@@ -100,3 +100,20 @@ def test_the_patch_of_a_code_is_what_it_paints_among_its_own_kind(vqvae):
     assert patches.shape == (16, 3, 4, 4)
     whole = vqvae.decode(torch.full((1, 5, 5), 11))
     assert torch.allclose(patches[11], whole[0, :, 8:12, 8:12], atol=1e-6)
+
+
+def test_a_reconstruction_is_drawn_with_its_name_and_its_decibels(vqvae, dataset):
+    fig = plots.draw_reconstruction(vqvae, dataset, 5)
+    x = dataset[[5]]
+    decibels = float(metrics.psnr(vqvae.decode(vqvae.encode(x)), x))
+    titles = [ax.get_title() for ax in fig.axes]
+    assert titles[0] == f"{dataset.names[5]} ({dataset.label_names[5]})"
+    assert titles[1] == f"from 16 codes: {decibels:.1f} dB"
+    plt.close(fig)
+
+
+def test_samples_are_drawn_with_their_settings(vqvae, gpt):
+    fig = plots.draw_samples(vqvae, gpt, 2, temperature=0.7, top_k=5, seed=3, n=4)
+    titles = [ax.get_title() for ax in fig.axes]
+    assert titles == ["class 2, temperature 0.7, top-k 5, seed 3"]
+    plt.close(fig)

@@ -49,32 +49,33 @@ def list_files(paths: list[Path]) -> list[Path]:
     return files
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(source: Path | io.BytesIO) -> tuple[int, int]:
     """Width and height in pixels as a viewer shows the picture."""
-    with Image.open(path) as image:
+    with Image.open(source) as image:
         turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
         return image.size[::-1] if turned else image.size
 
 
-def read_picture(path: Path, geometry: Geometry) -> Picture:
+def read_picture(source: Path | io.BytesIO, geometry: Geometry, name="") -> Picture:
     """Any picture as the models see it: upright, RGB, transparent parts on white, the centre.
 
-    Raises DataError with the reason if the file cannot be read.
+    name: of the bytes of a file. Raises DataError with the reason if they cannot be read.
     """
+    name = name or source.name
     try:
-        size = upright_size(path)
-        image = read_rgb(path, geometry)                         # a JPEG is shrunk on the way
+        size = upright_size(source)
+        image = read_rgb(source, geometry)                         # a JPEG is shrunk on the way
     except UnidentifiedImageError as e:
-        raise DataError(f"{path.name} is no picture that can be read: save it as JPEG or "
+        raise DataError(f"{name} is no picture that can be read: save it as JPEG or "
                         "PNG") from e
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise DataError(f"{path.name}: {str(e).replace(str(path), path.name)}") from e
+        raise DataError(f"{name}: {str(e).replace(str(source), name)}") from e
     if geometry.resize:
         image = resize_centre(image, geometry)
     square = crop_or_pad(np.asarray(image), geometry.side).transpose(2, 0, 1)       # (3, S', S')
     pixels = torch.from_numpy(np.ascontiguousarray(square))
     image = to_unit(centre_crop(pixels, geometry.crop))          # (3, S, S)
-    return Picture(path.stem, image, describe_crop(*size, geometry))
+    return Picture(Path(name).stem, image, describe_crop(*size, geometry))
 
 
 def describe_crop(width: int, height: int, geometry: Geometry) -> str:
@@ -122,6 +123,13 @@ def to_png(image: Tensor, **settings) -> bytes:                  # (3, H, W) in 
     if settings:
         text.add_text("vqlib", json.dumps(settings))
     to_pil(image).save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
+
+
+def to_jpeg(image: Tensor, quality=90) -> bytes:                 # (3, H, W) in [0, 1]
+    """A file for the eye: a tenth of a PNG's bytes."""
+    buffer = io.BytesIO()
+    to_pil(image).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 

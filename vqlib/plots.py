@@ -13,7 +13,9 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from vqlib import metrics
 from vqlib.backend.paths import home
+from vqlib.pictures import code_colours
 
 plt.rcParams.update({
     "figure.dpi": 72,
@@ -91,6 +93,44 @@ def scatter_codes(ax, points: np.ndarray, counts: np.ndarray, colours: np.ndarra
     ax.set_yticks([])
     ax.set_title(title)
     return ax
+
+
+def show_codes(ax, codes: Tensor, n_codes: int, title=""):       # (h, w) indices
+    """A map of codes in `code_colours`."""
+    ax.imshow(code_colours(n_codes)[codes.cpu()], interpolation="nearest")
+    ax.set_axis_off()
+    ax.set_title(title)
+    return ax
+
+
+def draw_reconstruction(vqvae, dataset, row: int):
+    """Original, reconstruction, absolute error (x 4) and code map of one image of the dataset."""
+    x = dataset[[row]]                                           # (1, 3, H, W)
+    codes = vqvae.encode(x.to(vqvae.mean.device))                # (1, h, w)
+    x_hat = vqvae.decode(codes).cpu()
+    decibels = metrics.psnr(x_hat, x)[0]
+    fig, axs = plt.subplots(1, 4, figsize=(11, 3))
+    show_images(axs[0], x, title=f"{dataset.names[row]} ({dataset.label_names[row]})")
+    show_images(axs[1], x_hat, title=f"from {codes[0].numel()} codes: {decibels:.1f} dB")
+    show_images(axs[2], 4 * (x_hat - x).abs(), title="error x 4")
+    show_codes(axs[3], codes[0], vqvae.cfg.n_codes, title="codes")
+    return fig
+
+
+def draw_samples(decoder, gpt, label: int, seed=0, n=8, title="", **sampling):
+    """A row of n images of one class, drawn by the prior; `sampling` see GPT.generate.
+
+    decoder: the VQ-VAE or a `StochasticDecoder`.
+    """
+    codes = gpt.generate(torch.full((n,), label), seed=seed, **sampling)        # (n, T)
+    images = decoder.decode(codes.view(n, gpt.cfg.grid, gpt.cfg.grid))
+    if not title:
+        settings = {"class": label, **sampling, "seed": seed}
+        parts = [f"{name.replace('_', '-')} {value}" for name, value in settings.items()]
+        title = ", ".join(parts)
+    fig, ax = plt.subplots(figsize=(11, 1.9))
+    show_images(ax, images, n, title)
+    return fig
 
 
 def code_patches(vqvae) -> Tensor:                               # -> (K, 3, p, p)
