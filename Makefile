@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 help:       ## list the targets
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 20
 
 # VQLIB_DATA=folder, VQLIB_PRESET=smoke|quick|report|flagship|flagship-f4
 notebooks: .venv/installed  ## run the five notebooks
@@ -20,6 +20,10 @@ test: .venv/installed  ## lint and test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
+test-browser: .venv/installed  ## test the explorers in Debian's Chromium (apt-get install chromium)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,browser]'
+	$(BIN)/python -m pytest -m browser -rs tests/browser
+
 bench: .venv/installed  ## measure against what others would use (tests/bench/README.md)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
 	$(BIN)/python -m tests.bench
@@ -29,6 +33,9 @@ growth: .venv/installed  ## draw figures/growth.png: time and memory against eve
 
 speedrun: .venv/installed  ## seconds to 30 dB and 2.6 nats per code (VQLIB_DATA=folder)
 	$(BIN)/python -m tests.bench.speedrun
+
+explore: .venv/installed  ## open the five explorers as one page, with the weights that ship
+	$(BIN)/python -m vqlib explore
 
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
@@ -44,4 +51,4 @@ clean:      ## remove caches and runs; weights that ship, data and figures stay
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-.PHONY: help notebooks pairs figures test bench growth speedrun lab studies clean
+.PHONY: help notebooks pairs figures test test-browser bench growth speedrun explore lab studies clean

@@ -5,6 +5,7 @@ import torch
 from conftest import picture
 from matplotlib.colors import hsv_to_rgb
 from PIL import Image
+from torchvision.utils import make_grid
 
 from vqlib.data.decode import Geometry
 from vqlib.data.sources import DataError
@@ -108,6 +109,15 @@ def test_images_lie_on_a_sheet_in_reading_order():
     assert found.shape == (3, 2 + 2 * 6, 2 + 3 * 6)
     assert [float(found[0, 2, 2 + 6 * i]) for i in range(3)] == pytest.approx([0, 0.2, 0.4])
     assert float(found[0, 8, 8]) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_a_sheet_is_torchvisions_grid(n):
+    images = torch.rand(n, 3, 5, 6, generator=torch.Generator().manual_seed(n))
+    expected = make_grid(images, nrow=3, padding=2, pad_value=1)
+    if n % 3 and n > 3:                                          # it leaves missing images white
+        expected[:, -7:, 2 + 8 * (n % 3) :] = 1
+    assert torch.equal(sheet(images, 3), expected)
 
 
 def test_a_code_has_the_colour_of_its_hue_saturation_and_value():

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from vqlib.data.augment import centre_crop, to_unit
 from vqlib.data.decode import Geometry, crop_or_pad, read_rgb, resize_centre
@@ -141,7 +141,14 @@ def settings_of(path: Path) -> dict:
 
 def sheet(images: Tensor, per_row=8) -> Tensor:                  # (n, 3, S, S) -> (3, H, W)
     """Images in reading order, white lines of two pixels around them; one alone has none."""
-    return make_grid(images.detach().cpu().clamp(0, 1), nrow=per_row, padding=2, pad_value=1)
+    images = images.detach().cpu().clamp(0, 1)
+    if len(images) == 1:
+        return images[0]
+    columns = min(per_row, len(images))
+    blank = images.new_ones(-len(images) % columns, *images.shape[1:])
+    cells = F.pad(torch.cat([images, blank]), (0, 2, 0, 2), value=1)       # (n', 3, S+2, S+2)
+    rows = cells.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)        # (3, r, S+2, c, S+2)
+    return F.pad(rows.flatten(3).flatten(1, 2), (2, 0, 2, 0), value=1)
 
 
 def code_colours(n_codes: int) -> np.ndarray:                    # -> (K, 3) in [0, 1]

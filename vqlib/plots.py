@@ -11,11 +11,10 @@ import torch
 from IPython import get_ipython
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from vqlib import metrics
 from vqlib.backend.paths import home
-from vqlib.pictures import code_colours
+from vqlib.pictures import code_colours, sheet
 
 plt.rcParams.update({
     "figure.dpi": 72,
@@ -60,8 +59,7 @@ def save(fig, workspace, name: str) -> None:
 
 def show_images(ax, images: Tensor, per_row=8, title=""):        # (n, 3, H, W) in [0, 1]
     """Images in reading order, white lines of two pixels between them."""
-    grid = make_grid(images.clamp(0, 1).cpu(), nrow=per_row, padding=2, pad_value=1)
-    ax.imshow(grid.movedim(0, -1).numpy(), interpolation="nearest")
+    ax.imshow(sheet(images, per_row).movedim(0, -1).numpy(), interpolation="nearest")
     ax.set_axis_off()
     ax.set_title(title)
     return ax

@@ -1,12 +1,10 @@
-"""Explorers: pictures that answer. Plain functions and classes, one view in assets/ for browsers.
+"""Explorers: pictures that answer. Plain Python, and one view in assets/ for browsers.
 
-    from vqlib import explorers
-    explorers.Sampler(load_pipeline(needs=("prior",)))       # in a notebook: shows itself
+    explorers.show(explorers.Sampler(load_pipeline(needs=("prior",))))     # in a notebook
 
-On one page: python -m vqlib explore.
-
-`data`, `reconstruction`, `codebook`, `sampler` and `inpainting` hold one explorer each; `explorer`
-what they share; `widget`, `server` and `static` put them in front of people.
+On one page: python -m vqlib explore. `data`, `reconstruction`, `codebook`, `sampler` and
+`inpainting` hold one explorer each, `explorer` and `drawing` what they share; `widget`, `server`
+and `static` put them in front of people.
 """
 from vqlib.explorers.codebook import CodebookExplorer as Codebook
 from vqlib.explorers.data import DataExplorer as Data
@@ -14,4 +12,10 @@ from vqlib.explorers.inpainting import InpaintingExplorer as Inpainting
 from vqlib.explorers.reconstruction import ReconstructionExplorer as Reconstruction
 from vqlib.explorers.sampler import SamplerExplorer as Sampler
 
-__all__ = ["Codebook", "Data", "Inpainting", "Reconstruction", "Sampler"]
+__all__ = ["Codebook", "Data", "Inpainting", "Reconstruction", "Sampler", "show"]
+
+
+def show(explorer):
+    """The explorer as a widget: the last line of a cell."""
+    from vqlib.explorers.widget import ExplorerWidget
+    return ExplorerWidget(explorer)

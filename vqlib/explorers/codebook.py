@@ -106,7 +106,7 @@ class CodebookExplorer(Explorer):
 
     def __init__(self, pipeline: Pipeline, images=None, labels=(), classes=(), layouts=None,
                  note=""):
-        self.pipeline, self.note = pipeline, note
+        self.pipeline, self.note, self.photographs = pipeline, note, images is not None
         self.images, self.labels, self.classes = images, list(map(int, labels)), list(classes)
         vectors = pipeline.vqvae.quantizer.codebook.cpu().numpy()
         self.layouts = {"PCA": pca(vectors)}
@@ -176,6 +176,11 @@ class CodebookExplorer(Explorer):
                     break
         yield {"maps": {name: unit_square(points) for name, points in self.layouts.items()},
                "more": [], "map": kind, "progress": None}
+
+    def without_python(self):
+        if self.photographs:
+            raise ValueError("photographs are not put into a page: leave out the images")
+        return self.opened()
 
     def still(self, opened):
         kind = next(iter(opened["maps"]))

@@ -49,6 +49,10 @@ class Explorer:
             raise ValueError(last["error"])
         return last
 
+    def without_python(self) -> dict:
+        """What a page without Python shows; raises ValueError if the explorer needs Python."""
+        raise ValueError(f"the explorer {self.name} needs Python")
+
     def still(self, opened: dict) -> tuple[bytes, str]:
         """(JPEG, what it shows in words) for readers without a kernel."""
         raise NotImplementedError
@@ -114,7 +118,8 @@ def as_url(image: Tensor, exact=False) -> str:                   # (3, H, W) in 
 def whole(name: str, value, least: int, most: int) -> int:
     """A whole number that came from a browser; raises ValueError that names it otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name} {value} is no whole number from {least} to {most}")
+        shown = "is empty: it" if value is None else f"{value} is no such thing: it"
+        raise ValueError(f"{name} {shown} has to be a whole number from {least} to {most}")
     return value
 
 

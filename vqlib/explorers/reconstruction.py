@@ -141,6 +141,14 @@ class ReconstructionExplorer(Explorer):
             raise ValueError(f"{len(codes)} codes do not make {rows} rows")
         return found.view(1, rows, -1)
 
+    def without_python(self):
+        """All pictures, if they are few and our own."""
+        if self.dataset is not None:
+            raise ValueError("photographs are not put into a page: leave out the data set")
+        pictures = [{"picture": i, **self.described(picture)}
+                    for i, picture in enumerate(self.painted)]
+        return {**self.opened(), "samples": pictures}
+
     def still(self, opened):
         picture = self.picture(opened["picture"])
         codes = self.grid(opened["codes"], opened["rows"])

@@ -1,0 +1,65 @@
+"""Laws of explorers in notebooks: a picture with words where nothing runs, else answers."""
+import base64
+import re
+
+import pytest
+import torch
+
+from vqlib import explorers
+from vqlib.explorers.explorer import Explorer
+from vqlib.pictures import to_jpeg
+
+
+class Nasty(Explorer):
+    """A class folder may be called anything."""
+
+    name, title, about = "sampler", "<b>", "about"
+
+    def do_open(self):
+        yield {"label": "</script><script>alert(1)</script>"}
+
+    def do_echo(self, word):
+        yield {"word": word}
+
+    def still(self, opened):
+        return to_jpeg(torch.zeros(3, 4, 4)), 'a "picture" of <script>alert(1)</script>'
+
+
+@pytest.fixture
+def widget():
+    made = explorers.show(Nasty())
+    made.replies = []
+    made.session.send = made.replies.append
+    yield made
+    made.session.wait()
+    made.close()
+
+
+def test_a_saved_notebook_shows_a_picture_with_words_that_are_no_html(widget):
+    data, _ = widget._repr_mimebundle_()
+    page = data["text/html"]
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert '&quot;picture&quot; of &lt;script&gt;' in page
+    url = re.search(r'src="data:image/jpeg;base64,([^"]+)"', page)[1]
+    assert base64.b64decode(url) == widget.still
+    assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_it_opens_with_its_state_before_the_first_move(widget):
+    assert widget.view == "sampler"
+    assert widget.opening == {"about": "about", "label": "</script><script>alert(1)</script>"}
+
+
+def test_a_message_is_answered(widget):
+    widget._handle_custom_msg({"do": "echo", "word": "hello", "id": 3}, [])
+    widget.session.wait()
+    assert widget.replies == [{"id": 3, "word": "hello"}, {"id": 3, "done": True}]
+
+
+@pytest.mark.parametrize("kind", ["Sampler", "Inpainting", "Reconstruction", "Codebook"])
+def test_every_explorer_of_a_pipeline_shows_itself(pipeline, home, kind):
+    made = explorers.show(getattr(explorers, kind)(pipeline))
+    page = made._repr_mimebundle_()[0]["text/html"]
+    assert len(re.search(r'alt="([^"]+)"', page)[1]) > 20
+    made.close()
