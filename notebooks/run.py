@@ -23,7 +23,7 @@ from vqlib.plots import UNDATED, figure_folder
 from vqlib.workspace import open_workspace
 
 HERE = Path(__file__).resolve().parent
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
 def show_progress(cell, cell_index, execute_reply):
@@ -45,7 +45,9 @@ def read_script(script: Path):
         ids = [f"{script.stem[:2]}-{i:02d}" for i in range(len(notebook.cells))]
     for cell, cell_id in zip(notebook.cells, ids):
         cell["id"] = cell_id
+    # what Lab writes when it saves: opening a committed notebook changes nothing
     notebook.metadata["kernelspec"] = KERNEL
+    notebook.metadata["jupytext"] = {"notebook_metadata_filter": "-all"}
     return notebook
 
 

@@ -110,10 +110,3 @@ def test_a_reconstruction_is_drawn_with_its_name_and_its_decibels(vqvae, dataset
     assert titles[0] == f"{dataset.names[5]} ({dataset.label_names[5]})"
     assert titles[1] == f"from 16 codes: {decibels:.1f} dB"
     plt.close(fig)
-
-
-def test_samples_are_drawn_with_their_settings(vqvae, gpt):
-    fig = plots.draw_samples(vqvae, gpt, 2, temperature=0.7, top_k=5, seed=3, n=4)
-    titles = [ax.get_title() for ax in fig.axes]
-    assert titles == ["class 2, temperature 0.7, top-k 5, seed 3"]
-    plt.close(fig)

@@ -159,4 +159,4 @@ def adopt_flow_decoder(made: Pipeline, folder: Path) -> None:
     try:
         made.flow_decoder = load_flow_decoder(path, made.vqvae)
     except FileError as e:
-        made.notes.append(f"{e}. Until then the {LEAST_SQUARES} decoder is used")
+        made.notes.append(f"{e}. Until then the {LEAST_SQUARES} decoder is used.")

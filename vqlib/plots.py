@@ -115,22 +115,6 @@ def draw_reconstruction(vqvae, dataset, row: int):
     return fig
 
 
-def draw_samples(decoder, gpt, label: int, seed=0, n=8, title="", **sampling):
-    """A row of n images of one class, drawn by the prior; `sampling` see GPT.generate.
-
-    decoder: the VQ-VAE or a `StochasticDecoder`.
-    """
-    codes = gpt.generate(torch.full((n,), label), seed=seed, **sampling)        # (n, T)
-    images = decoder.decode(codes.view(n, gpt.cfg.grid, gpt.cfg.grid))
-    if not title:
-        settings = {"class": label, **sampling, "seed": seed}
-        parts = [f"{name.replace('_', '-')} {value}" for name, value in settings.items()]
-        title = ", ".join(parts)
-    fig, ax = plt.subplots(figsize=(11, 1.9))
-    show_images(ax, images, n, title)
-    return fig
-
-
 def code_patches(vqvae) -> Tensor:                               # -> (K, 3, p, p)
     """What each code paints: the centre cell of a 5 x 5 grid filled with that code, decoded."""
     K, p = vqvae.cfg.n_codes, 2**vqvae.cfg.n_down

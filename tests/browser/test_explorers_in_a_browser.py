@@ -86,7 +86,7 @@ def test_codebook_shows_the_code_pointed_at_and_what_a_lasso_holds(opened):
     canvas, mouse = view.locator("canvas.vq-scatter"), view.page.mouse
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
-    mouse.move(box["x"] + box["width"] * 16 / 560, box["y"] + box["height"] * (1 - 16 / 560))
+    mouse.move(box["x"] + box["width"] * 18 / 560, box["y"] + box["height"] * (1 - 18 / 560))
     expect(view.locator(".vq-info")).to_contain_text("code 0, picked")
     canvas.focus()
     view.page.keyboard.press("ArrowRight")

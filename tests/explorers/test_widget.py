@@ -4,6 +4,8 @@ import re
 
 import pytest
 import torch
+from nbconvert import HTMLExporter
+from nbformat import v4
 
 from vqlib import explorers
 from vqlib.explorers.explorer import Explorer
@@ -44,6 +46,17 @@ def test_a_saved_notebook_shows_a_picture_with_words_that_are_no_html(widget):
     url = re.search(r'src="data:image/jpeg;base64,([^"]+)"', page)[1]
     assert base64.b64decode(url) == widget.still
     assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_a_report_page_shows_the_picture_and_no_dead_text(widget):
+    data, _ = widget._repr_mimebundle_()
+    output = v4.new_output("execute_result", data, execution_count=1)
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("show", outputs=[output])])
+    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    body = page[page.index("<body") :]
+    assert re.search("alt=.a (\"|&quot;)picture", body)
+    assert "ExplorerWidget" not in body
+    assert widget.model_id not in body
 
 
 def test_it_opens_with_its_state_before_the_first_move(widget):

@@ -108,7 +108,9 @@ class ReconstructionExplorer(Explorer):
     def do_swap(self, codes=(), rows=0):
         """Decode codes that somebody changed."""
         grid = self.grid(codes, rows)                            # (1, h, w)
-        yield {"decoded": self.decoded(grid)[0], "codes": grid.flatten().tolist()}
+        f, K = 2**self.pipeline.vqvae.cfg.n_down, self.pipeline.vqvae.cfg.n_codes
+        yield {"decoded": self.decoded(grid)[0], "codes": grid.flatten().tolist(),
+               "map": as_url(code_map(grid[0], K, f), exact=True)}
 
     def described(self, picture: Picture) -> dict:
         p, x = self.pipeline, picture.image[None]                # (1, 3, S, S)

@@ -15,6 +15,7 @@ from vqlib.explorers.explorer import MISTAKES, Explorer, Session
 from vqlib.explorers.static import NO_CLINIC, fill
 
 LARGEST = 32 * 2**20     # bytes of a request: a picture of one's own
+TITLE = "Explorers: discrete images of skin lesions"
 BEAT = 5.0               # seconds after which a page that went away is noticed
 POLICY = ("default-src 'none'; img-src data:; style-src 'unsafe-inline'; connect-src 'self'; "
           "script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'")
@@ -62,7 +63,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, explorers: list[Explorer], port=0, title="Explorers"):
+    def __init__(self, explorers: list[Explorer], port=0, title=TITLE):
         super().__init__(("127.0.0.1", port), Handler)
         self.explorers = {explorer.name: explorer for explorer in explorers}
         self.title, self.key, self.visits = title, secrets.token_urlsafe(12), {}

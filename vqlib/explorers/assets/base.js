@@ -86,8 +86,12 @@ function shell(root, opening, port) {
 
 // ---- controls: a label above, whole, and an element of the browser's own below ----
 
+let fields = 0;
+
 function field(name, label, input, extra = null) {
-  return h("label", { className: "vq-field", "data-name": name }, h("span", {}, label, extra), input);
+  input.id = `vq-${++fields}`;                   // the value shown beside it is no part of its name
+  return h("div", { className: "vq-field", "data-name": name },
+           h("span", {}, h("label", { htmlFor: input.id }, label), extra), input);
 }
 
 function select(name, label, options, value, change = () => {}) {

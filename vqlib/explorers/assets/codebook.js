@@ -1,6 +1,6 @@
 VIEWS.codebook = (root, opening, port) => {
   const ui = shell(root, opening, port);
-  const K = opening.n_codes, SIDE = 560, EDGE = 16, SHOWN = 24;
+  const K = opening.n_codes, SIDE = 560, EDGE = 18, SHOWN = 24;
   let maps = opening.maps, kind = Object.keys(maps)[0], chosen = new Set(), hover = -1, path = [];
   let down = false, start = null;
   const total = Array.from({ length: K }, (_, k) => opening.usage.reduce((sum, of) => sum + of[k], 0));
@@ -10,13 +10,13 @@ VIEWS.codebook = (root, opening, port) => {
   const names = () => [...Object.keys(maps), ...(port.live ? opening.more : []).filter((m) => !(m in maps))
     .map((name) => [name, `${name} (compute)`])];
   const map = select("map", "map", names(), kind, (to) => {
-    if (to in maps) { kind = to; draw(); return; }
+    if (to in maps) { kind = to; fit(); return; }
     ui.ask({ do: "map", kind: to }, (reply) => {
       if (!reply.maps) return;
       maps = reply.maps;
       kind = to;
       map.input.replaceChildren(...names().map((name) => h("option", { value: name, selected: name === kind }, name)));
-      draw();
+      fit();
     });
   });
   const clear = button("Clear selection", () => { chosen = new Set(); draw(); describe(); });
@@ -32,12 +32,22 @@ VIEWS.codebook = (root, opening, port) => {
   let sheet = null;
   load(opening.patches).then((image) => { sheet = image; describe(); });
 
-  const at = (k) => { const [x, y] = maps[kind][k]; return [EDGE + x * (SIDE - 2 * EDGE), EDGE + (1 - y) * (SIDE - 2 * EDGE)]; };
-  const place = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [(event.clientX - box.left) * SIDE / box.width, (event.clientY - box.top) * SIDE / box.height];
+  let top = 1;                                    // of the map: a flat one gets a low canvas
+  function fit() {
+    const ys = maps[kind].map(([, y]) => y), span = Math.max(...ys) - Math.min(...ys);
+    top = Math.max(...ys);
+    canvas.height = Math.round(span * (SIDE - 2 * EDGE) + 2 * EDGE);
+    draw();
+  }
+  const at = (k) => {
+    const [x, y] = maps[kind][k];
+    return [EDGE + x * (SIDE - 2 * EDGE), EDGE + (top - y) * (SIDE - 2 * EDGE)];
   };
-  const radius = (k) => (total[k] ? 3.5 + 2.5 * Math.min(3, Math.sqrt(total[k] / mean)) : 3);
+  const place = (event) => {
+    const box = canvas.getBoundingClientRect(), scale = SIDE / box.width;
+    return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+  };
+  const radius = (k) => (total[k] ? 2.5 + 2.5 * Math.min(3, Math.sqrt(total[k] / mean)) : 3);
   function nearest([x, y], most = 18) {
     let best = -1, least = most;
     for (let k = 0; k < K; k++) {
@@ -103,7 +113,7 @@ VIEWS.codebook = (root, opening, port) => {
 
   function draw() {
     const pen = canvas.getContext("2d"), ink = getComputedStyle(canvas).color;
-    pen.clearRect(0, 0, SIDE, SIDE);
+    pen.clearRect(0, 0, canvas.width, canvas.height);
     for (let k = 0; k < K; k++) {
       const [x, y] = at(k), r = radius(k);
       pen.globalAlpha = chosen.size && !chosen.has(k) ? 0.25 : 1;
@@ -156,6 +166,6 @@ VIEWS.codebook = (root, opening, port) => {
       return node;
     }));
   }
-  draw();
+  fit();
   describe();
 };

@@ -43,6 +43,7 @@ VIEWS.data = (root, opening, port) => {
         detail.replaceChildren(
           h("img", { src: reply.chosen.image, alt: reply.chosen.name, className: "vq-large" }),
           h("dl", {}), h("h4", {}, "Looks most alike"), h("div", { className: "vq-grid vq-small" }));
+        detail.scrollIntoView({ block: "nearest" });             // on a phone it lies far below
       }
       if (reply.facts) {
         detail.querySelector("dl").replaceChildren(

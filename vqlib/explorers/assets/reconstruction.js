@@ -2,10 +2,11 @@ VIEWS.reconstruction = (root, opening, port) => {
   const ui = shell(root, opening, port);
   let state = opening, codes = [...opening.codes], cell = -1, chosen = -1, history = [];
   const rows = () => state.rows, columns = () => codes.length / state.rows;
-  const many = opening.pictures - 1;
+  const many = opening.pictures;
 
-  const which = number("picture", `picture, 0 to ${many}`, opening.picture, () => choose(which.value));
-  const step = (by) => choose(Math.max(0, Math.min(many, (which.value || 0) + by)));
+  const which = number("picture", `picture, 1 to ${many}`, opening.picture + 1,
+                       () => choose(which.value));
+  const step = (by) => choose(Math.max(1, Math.min(many, (which.value || 1) + by)));
   const undo = button("Undo", () => { codes = history.pop(); swap(); });
   const reset = button("Reset", () => { history = []; codes = [...state.codes]; swap(); });
   if (port.live) {
@@ -26,14 +27,14 @@ VIEWS.reconstruction = (root, opening, port) => {
   let sheet = null;
   load(opening.patches).then((image) => { sheet = image; describe(); });
 
-  function choose(picture) { ui.ask({ do: "choose", picture }, renew); }
+  function choose(nth) { ui.ask({ do: "choose", picture: nth && nth - 1 }, renew); }
   function renew(reply) {
     if (!reply.original) return;
     state = reply;
     codes = [...reply.codes];
     history = [];
     cell = chosen = -1;
-    if (reply.picture >= 0) which.value = reply.picture;
+    if (reply.picture >= 0) which.value = reply.picture + 1;
     caption.textContent = `${reply.name} (${reply.kept})`;
     const shown = { original: reply.original };
     for (const [name, url] of Object.entries(reply.decoded)) shown[name] = url;
@@ -91,7 +92,7 @@ VIEWS.reconstruction = (root, opening, port) => {
     const code = codes[cell], places = codes.filter((other) => other === code).length;
     info.replaceChildren(patch(sheet, code, opening.per_row, 64), h("span", {},
       `row ${Math.floor(cell / columns()) + 1}, column ${cell % columns() + 1}: code ${code}, ` +
-      `in ${places} of ${codes.length} cells (framed)`));
+      `in ${places} of ${codes.length} cells (framed). Alone it paints this.`));
     if (!port.live || chosen < 0 || chosen !== cell) return;
     palette.append(h("span", {}, "Put here: "), ...opening.alternatives[code].map((other) =>
       h("button", { type: "button", className: "vq-tile", ariaLabel: `code ${other}`,
@@ -106,7 +107,8 @@ VIEWS.reconstruction = (root, opening, port) => {
     draw();
     describe();
     ui.ask({ do: "swap", codes, rows: rows() }, (reply) => {
-      for (const [name, url] of Object.entries(reply.decoded || {})) {
+      const changed = reply.decoded ? { ...reply.decoded, codes: reply.map } : {};
+      for (const [name, url] of Object.entries(changed)) {
         load(url).then((image) => { pictures[name].image = image; draw(); });
       }
     }, `${codes.filter((code, i) => code !== state.codes[i]).length} codes swapped`);

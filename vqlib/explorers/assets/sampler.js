@@ -9,7 +9,7 @@ function sampling(opening, label, change = () => {}) {
       change();
     }),
     temperature: slider("temperature", "temperature", 0.1, 1.5, 0.05, d.temperature),
-    guidance: slider("guidance", "guidance towards the class", 0, 5, 0.25, guidance(label),
+    guidance: slider("guidance", "guidance", 0, 5, 0.25, guidance(label),
                      () => { touched = true; }),
     first_top_p: slider("first_top_p", "first top-p (layout)", 0.05, 1, 0.01, d.first_top_p),
     top_p: slider("top_p", "top-p", 0.05, 1, 0.01, d.top_p),
