@@ -405,7 +405,7 @@ def test_an_output_that_cannot_be_written_is_named_after_the_metrics_are_printed
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "sample", "reconstruct", "inpaint",
-                                     "encode", "decode"])
+                                     "encode", "decode", "explore"])
 def test_the_help_of_a_command_fits_a_screen_and_says_defaults_and_an_example(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -4,7 +4,8 @@ Read quantizer, vqvae, gpt, train in this order: that is the core. Then flow_dec
 decoder for the same codes), windowed_gpt (the prior of the course report that this
 project mends), metrics, presets, workspace.
 Below: `data` (files -> images), `evaluation` (are samples lesions?), `studies` (one change at a
-time), `backend` (ranks, CPU), `cli` (python -m vqlib).
+time), `explorers` (pictures that answer), `backend` (ranks, CPU), `cli` (python -m vqlib).
+`pipeline` loads the three models together, such as the weights that ship.
 
     from vqlib import open_workspace, load_model, VQVAE, GPT, train_vqvae, train_prior
 """

@@ -41,8 +41,8 @@ def test_data_shows_the_class_that_is_chosen_and_what_is_known_of_an_image(opene
     view.locator(".vq-grid button").first.focus()
     view.page.keyboard.press("ArrowRight")
     view.page.keyboard.press("Enter")
-    expect(view.locator("dd").first).to_have_text(dataset.names[asked[-1]["row"]])
     expect(view.locator(".vq-small button")).to_have_count(6)
+    expect(view.locator("dd").first).to_have_text(dataset.names[asked[-1]["row"]])
     assert [a["do"] for a in asked] == ["open", "show", "show", "show", "inspect"]
 
 
