@@ -51,12 +51,12 @@ def read_script(script: Path):
     return notebook
 
 
-def execute(script: Path, target: Path, commit: bool) -> float:
+def execute(script: Path, target: Path) -> float:
     """Run one percent script as a notebook; returns seconds. A failing notebook is not written."""
     notebook, start = read_script(script), time.time()
     client = NotebookClient(
         notebook, timeout=None, kernel_name="python3", record_timing=False,
-        store_widget_state=not commit, on_cell_executed=show_progress,
+        store_widget_state=False, on_cell_executed=show_progress,
         resources={"metadata": {"path": str(HERE)}})
     client.execute()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def main() -> int:
     for script in scripts:
         print(f"{script.stem} ...", flush=True)
         try:
-            seconds = execute(script, folder / f"{script.stem}.ipynb", args.commit)
+            seconds = execute(script, folder / f"{script.stem}.ipynb")
         except CellExecutionError as error:
             print(error, file=sys.stderr)
             print(f"{script.stem} failed; nothing of it was written", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Laws of explorers in notebooks: a picture with words where nothing runs, else answers."""
 import base64
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from nbconvert import HTMLExporter
 from nbformat import v4
 
 from vqlib import explorers
+from vqlib.explorers import widget as module
 from vqlib.explorers.explorer import Explorer
+from vqlib.explorers.widget import ExplorerWidget, somebody_there
 from vqlib.pictures import to_jpeg
 
 
@@ -29,7 +32,7 @@ class Nasty(Explorer):
 
 @pytest.fixture
 def widget():
-    made = explorers.show(Nasty())
+    made = ExplorerWidget(Nasty())
     made.replies = []
     made.session.send = made.replies.append
     yield made
@@ -44,7 +47,7 @@ def test_a_saved_notebook_shows_a_picture_with_words_that_are_no_html(widget):
     assert "<b>" not in page
     assert '&quot;picture&quot; of &lt;script&gt;' in page
     url = re.search(r'src="data:image/jpeg;base64,([^"]+)"', page)[1]
-    assert base64.b64decode(url) == widget.still
+    assert base64.b64decode(url) == widget.still.image
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
@@ -72,7 +75,21 @@ def test_a_message_is_answered(widget):
 
 @pytest.mark.parametrize("kind", ["Sampler", "Inpainting", "Reconstruction", "Codebook"])
 def test_every_explorer_of_a_pipeline_shows_itself(pipeline, home, kind):
-    made = explorers.show(getattr(explorers, kind)(pipeline))
-    page = made._repr_mimebundle_()[0]["text/html"]
+    page = explorers.show(getattr(explorers, kind)(pipeline))._repr_mimebundle_()["text/html"]
     assert len(re.search(r'alt="([^"]+)"', page)[1]) > 20
-    made.close()
+
+
+@pytest.mark.parametrize(("kernel", "server", "there"), [
+    (SimpleNamespace(_allow_stdin=True), "", True),              # JupyterLab, VS Code
+    (SimpleNamespace(_allow_stdin=False), "", False),            # nbconvert, nbclient
+    (SimpleNamespace(_allow_stdin=False), "voila/0.5", True),
+    (None, "", False),                                           # a plain script
+])
+def test_a_widget_is_made_only_where_somebody_could_move_it(monkeypatch, kernel, server, there):
+    monkeypatch.setenv("SERVER_SOFTWARE", server)
+    monkeypatch.setattr(module, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    assert somebody_there() == there
+    made = explorers.show(Nasty())
+    assert isinstance(made, ExplorerWidget) == there
+    if there:
+        made.close()

@@ -16,6 +16,6 @@ __all__ = ["Codebook", "Data", "Inpainting", "Reconstruction", "Sampler", "show"
 
 
 def show(explorer):
-    """The explorer as a widget: the last line of a cell."""
-    from vqlib.explorers.widget import ExplorerWidget
-    return ExplorerWidget(explorer)
+    """The explorer as the last line of a cell: a widget, or a picture where nobody can move it."""
+    from vqlib.explorers.widget import ExplorerWidget, Still, somebody_there
+    return ExplorerWidget(explorer) if somebody_there() else Still(explorer, explorer.opened())

@@ -24,7 +24,7 @@ from vqlib.plots import code_patches
 
 IMAGES = 96              # that are searched for codes: more would not be seen at once
 THUMBNAIL = 64           # pixels
-# in a process of its own: it takes ten seconds and could not be stopped otherwise
+# in a process of its own: it takes twenty seconds and could not be stopped otherwise
 UMAP = """
 import sys, numpy as np
 from umap import UMAP
@@ -170,7 +170,7 @@ class CodebookExplorer(Explorer):
             loop = computed_umap(self.pipeline.vqvae.quantizer.codebook.cpu().numpy())
             while True:
                 try:
-                    yield {"progress": [round(next(loop)), 0, "seconds of about ten for UMAP"]}
+                    yield {"progress": [round(next(loop)), 0, "seconds of about twenty for UMAP"]}
                 except StopIteration as end:
                     self.layouts[kind] = end.value
                     break
