@@ -11,9 +11,9 @@ from PIL import Image
 
 from vqlib.explorers.reconstruction import (
     ReconstructionExplorer,
-    all_patches,
     alternatives,
     painted,
+    side_by_side,
     uploaded,
 )
 from vqlib.pictures import to_pil, to_png
@@ -105,7 +105,8 @@ def test_alternatives_begin_with_the_nearest_codes_and_end_with_the_farthest(pip
 
 
 def test_the_picture_of_patches_holds_the_patch_of_each_code_at_its_place(pipeline):
-    found, patches = all_patches(pipeline.vqvae), code_patches(pipeline.vqvae)
+    patches = code_patches(pipeline.vqvae)
+    found = side_by_side(patches)
     assert found.shape == (3, 4, 32 * 4)
     for k in (0, 7, 15):
         assert torch.equal(found[:, :, 4 * k : 4 * k + 4], patches[k])

@@ -17,7 +17,7 @@ from torch import Tensor
 from vqlib.backend.paths import home
 from vqlib.checkpoint import write_atomically
 from vqlib.explorers.explorer import Explorer, as_url, one_of
-from vqlib.explorers.reconstruction import PER_ROW, all_patches, painted
+from vqlib.explorers.reconstruction import PER_ROW, painted, side_by_side
 from vqlib.pictures import to_jpeg
 from vqlib.pipeline import Pipeline, pretrained, sampling_for
 from vqlib.plots import code_patches
@@ -119,14 +119,17 @@ class CodebookExplorer(Explorer):
         codes = yield from self.codes()                          # (n, T)
         K, p = self.pipeline.vqvae.cfg.n_codes, self.pipeline
         counts = usage(codes, self.labels, len(self.classes), K)
-        colours = code_patches(p.vqvae).mean((2, 3)).clamp(0, 1).cpu()              # (K, 3)
+        yield None
+        patches = code_patches(p.vqvae).cpu()                    # (K, 3, p, p)
+        yield None
+        colours = patches.mean((2, 3)).clamp(0, 1)               # (K, 3)
         small = torch.nn.functional.interpolate(self.images, (THUMBNAIL, THUMBNAIL),
                                                 mode="bilinear", antialias=True)
         yield {"note": " ".join([self.note, *p.notes]).strip(), "n_codes": K,
                "maps": {name: unit_square(points) for name, points in self.layouts.items()},
                "more": [] if "UMAP" in self.layouts else ["UMAP"],
                "colours": (colours * 255).round().int().tolist(),
-               "patches": as_url(all_patches(p.vqvae), exact=True), "per_row": PER_ROW,
+               "patches": as_url(side_by_side(patches), exact=True), "per_row": PER_ROW,
                "classes": self.classes, "usage": counts.tolist(), "progress": None,
                "images": [{"image": as_url(x), "label": self.classes[label], "codes": own}
                           for x, label, own in zip(small, self.labels, codes.tolist())]}

@@ -52,9 +52,8 @@ def alternatives(codebook: Tensor, n: int) -> Tensor:            # (K, D) -> (K,
     return torch.cat([order[:, :near], order[:, far]], 1)
 
 
-def all_patches(vqvae) -> Tensor:                                # -> (3, rows*p, 32*p)
-    """The decoded patches of all codes, side by side without gaps, in the order of the codes."""
-    patches = code_patches(vqvae).cpu()                          # (K, 3, p, p)
+def side_by_side(patches: Tensor) -> Tensor:                     # (K, 3, p, p) -> (3, r*p, 32*p)
+    """The decoded patches of all codes without gaps, in the order of the codes."""
     missing = -len(patches) % PER_ROW
     patches = torch.cat([patches, torch.ones(missing, *patches.shape[1:])])
     rows = patches.view(-1, PER_ROW, *patches.shape[1:])         # (rows, 32, 3, p, p)
@@ -88,9 +87,10 @@ class ReconstructionExplorer(Explorer):
 
     def do_open(self):
         vqvae = self.pipeline.vqvae
-        codebook = vqvae.quantizer.codebook.cpu()
+        codebook, patches = vqvae.quantizer.codebook.cpu(), code_patches(vqvae).cpu()
+        yield None
         for reply in self.do_choose(self.first):
-            yield {"pictures": len(self), "patches": as_url(all_patches(vqvae), exact=True),
+            yield {"pictures": len(self), "patches": as_url(side_by_side(patches), exact=True),
                    "per_row": PER_ROW, "n_codes": len(codebook),
                    "alternatives": alternatives(codebook, ALTERNATIVES).tolist(),
                    "decoders": self.pipeline.decoders[::-1],
