@@ -29,7 +29,7 @@ def test_samples_are_what_generate_draws_with_the_settings_shown(pipeline, setti
 
 
 @pytest.mark.parametrize(("setting", "named"), [
-    ({"seed": 99999999999999999999999}, "seed"), ({"seed": None}, "seed None"), ({"n": 0}, "0"),
+    ({"seed": 99999999999999999999999}, "seed"), ({"seed": None}, "seed is empty"), ({"n": 0}, "0"),
     ({"n": 99}, "99"), ({"label": "class 7"}, "'class 7'"), ({"temperature": 0}, "temperature 0"),
     ({"top_p": 2}, "top_p 2"), ({"top_k": 17}, "top_k 17"), ({"guidance": "x"}, "guidance x"),
     ({"colour": 1}, "'colour'"), ({"decoder": "sharp"}, "'sharp'")])
