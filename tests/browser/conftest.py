@@ -28,8 +28,18 @@ def chromium():
         browser.close()
 
 
+@pytest.fixture
+def servers():
+    """Servers of a test; they end after its page is closed, which would else report the loss."""
+    running = []
+    yield running
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
 @pytest.fixture(params=[1280, 390], ids=["wide", "phone"])
-def tab(request, chromium):
+def tab(request, chromium, servers):
     """An empty page of a computer and of a phone; fails the test at any error on its console."""
     size = {"width": request.param, "height": 900}
     context = chromium.new_context(viewport=size, has_touch=request.param < 500)
@@ -64,7 +74,7 @@ def asked():
 
 
 @pytest.fixture
-def opened(tab, asked, pipeline, dataset, home):
+def opened(tab, servers, asked, pipeline, dataset, home):
     """opened(name): the view of that explorer, on a page that a server serves."""
     rows = dataset.splits["test"]
     made = {
@@ -76,7 +86,6 @@ def opened(tab, asked, pipeline, dataset, home):
         "sampler": lambda: explorers.Sampler(pipeline, dataset),
         "inpainting": lambda: explorers.Inpainting(pipeline),
     }
-    servers = []
 
     def go(*names):
         server = Server([asked.of(made[name]()) for name in names])
@@ -87,10 +96,7 @@ def opened(tab, asked, pipeline, dataset, home):
         view.wait_for()
         return view
 
-    yield go
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return go
 
 
 @pytest.fixture
