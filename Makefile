@@ -23,6 +23,11 @@ test: .venv/installed  ## lint and test
 test-slow: .venv/installed  ## 50 kills of each training, an hour of damaged files
 	$(BIN)/python -m pytest -m slow
 
+test-browser: .venv/installed  ## test the explorers in Debian's Chromium (apt-get install chromium)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--editable '.[test,browser]'
+	$(BIN)/python -m pytest -m browser -rs tests/browser
+
 audit:      ## ask whether a vulnerability of an installed version is known (needs a network)
 	test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && \
 		.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
@@ -47,6 +52,9 @@ growth: .venv/installed  ## draw figures/growth.png: time and memory against eve
 speedrun: .venv/installed  ## seconds to 30 dB and 2.6 nats per code (VQLIB_DATA=folder)
 	$(BIN)/python -m tests.bench.speedrun
 
+explore: .venv/installed  ## open the five explorers as one page, with the weights that ship
+	$(BIN)/python -m vqlib explore
+
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
@@ -62,5 +70,5 @@ clean:      ## remove caches and runs; weights that ship, data and figures stay
 		--editable '.[test]'
 	touch $@
 
-.PHONY: help notebooks pairs figures test test-slow audit constraints bench growth speedrun lab \
-	studies clean
+.PHONY: help notebooks pairs figures test test-slow test-browser audit constraints bench growth \
+	speedrun explore lab studies clean

@@ -1,16 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # 1. Look at the data before you model it
 #
@@ -26,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from vqlib import plots
+from vqlib import explorers, plots
 from vqlib.data.augment import augment, centre_crop
 from vqlib.data.dataset import SPLITS, assert_disjoint, split_of, statistics
 from vqlib.metrics import REPORT_MEAN, REPORT_STD
@@ -206,6 +193,15 @@ for c, colour in enumerate(("tab:red", "tab:green", "tab:blue")):
 axs[0].set_xlabel("pixel value in [0, 1]")
 axs[1].set_xlabel("normalised per channel")
 plots.save(fig, ws, "01_channels")
+
+# %% [markdown]
+# ## Try it
+#
+# Choose a class, a split and an augmentation. Choose an image to see what is known of it, and which
+# images look almost the same: the difference hash that keeps near-duplicates on one side.
+
+# %%
+explorers.show(explorers.Data(dataset, ws.preset.augment))
 
 # %% [markdown]
 # ## What we learned

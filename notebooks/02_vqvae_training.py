@@ -1,16 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # 2. Train the VQ-VAE, and see why the report's codebook collapsed
 #
@@ -28,9 +15,10 @@ import numpy as np
 import torch
 from IPython.display import Markdown
 
-from vqlib import metrics, plots, widgets
+from vqlib import explorers, metrics, plots
 from vqlib.checkpoint import save_model
 from vqlib.flow_decoder import FlowDecoder
+from vqlib.pipeline import Pipeline
 from vqlib.progress import watch
 from vqlib.quantizer import as_rows, nearest
 from vqlib.studies import principal_axes, results
@@ -374,16 +362,18 @@ plots.save(fig, ws, "02_flow_decoder_training")
 # %% [markdown]
 # ## See for yourself
 #
-# First the static figure, then the same function behind a slider: choose a held-out image, and see
-# the original, its reconstruction, where it errs, and the code map that the prior of notebook 4
+# First a static figure, then an explorer. Choose a held-out image, or a picture of your own. Point
+# at a cell to see its code, what that code paints alone, and where else it stands. Choose a cell
+# and then another code for it, and see the picture change: codes are what the prior of notebook 4
 # will learn to write.
 
 # %%
-fig = widgets.draw_reconstruction(model, dataset, int(dataset.splits[SPLIT][worst[0]]))
+fig = plots.draw_reconstruction(model, dataset, int(dataset.splits[SPLIT][worst[0]]))
 plots.save(fig, ws, "02_explorer")
 
 # %%
-widgets.reconstruction_explorer(model, dataset, SPLIT)
+pipeline = Pipeline(model, dataset.geometry, flow_decoder=flow_decoder)
+explorers.show(explorers.Reconstruction(pipeline, dataset, SPLIT, first=int(worst[0])))
 
 # %% [markdown]
 # ## What we learned

@@ -1,16 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # 3. What does a code mean?
 #
@@ -26,9 +13,10 @@ import numpy as np
 import torch
 from umap import UMAP
 
-from vqlib import plots
+from vqlib import explorers, plots
 from vqlib.checkpoint import load_model
 from vqlib.metrics import psnr
+from vqlib.pipeline import Pipeline
 from vqlib.train import encode_dataset
 from vqlib.workspace import footer, open_workspace, save_results
 
@@ -181,6 +169,17 @@ fig.colorbar(picture, ax=axs[0])
 plots.show_images(axs[1], patches[top.indices.flatten()], per_row=12,
                   title="the 12 codes of largest lift, per class")
 plots.save(fig, ws, "03_classes")
+
+# %% [markdown]
+# ## Try it
+#
+# Point at a dot, or draw a line around some: their patches, the diagnoses that use them, and the
+# images that consist of them most. Counted over 96 held-out images.
+
+# %%
+some = np.random.default_rng(SEED).permutation(dataset.splits[SPLIT])[:96]
+explorers.show(explorers.Codebook(Pipeline(vqvae, dataset.geometry), dataset[some],
+                                  dataset.labels[some], dataset.classes, {"UMAP": layout}))
 
 # %% [markdown]
 # **What we saw** (HAM10000, `flagship`, weights that ship). The codebook is above all a palette:

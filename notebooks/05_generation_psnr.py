@@ -1,16 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # 5. Generate lesions, and evaluate them honestly
 #
@@ -26,13 +13,14 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
-from vqlib import metrics, plots, widgets
+from vqlib import explorers, metrics, plots
 from vqlib.checkpoint import load_model
 from vqlib.evaluation import layout_stats, memorisation, tables
 from vqlib.evaluation.suite import EvaluationContext
 from vqlib.flow_decoder import StochasticDecoder
+from vqlib.pipeline import Pipeline
 from vqlib.studies import results
 from vqlib.workspace import footer, open_workspace, save_results
 
@@ -387,15 +375,16 @@ plots.save(fig, ws, "05_ablations")
 # %% [markdown]
 # ## Try it
 #
-# One static row, then the same function behind controls: diagnosis, temperature, top-k and seed.
+# Two explorers. The first draws: every setting of `generate`, and the lesion grows from coarse to
+# fine. It finds the nearest training image and keeps samples as a file with settings and seed
+# inside. The second paints over: mark a part of a sample or of your own picture, choose a
+# diagnosis, and see several redraws of that part. Codes under the mark are drawn, all others kept.
 
 # %%
-fig = widgets.draw_samples(decoder, gpt, ANY, SEED,
-                           title=f"any class, {settings}, seed {SEED}", **SETTINGS)
-plots.save(fig, ws, "05_explorer")
-
-# %%
-widgets.sample_explorer(decoder, gpt, classes)
+shown = flow_decoder if SHOWN == "flow decoder" else None
+pipeline = Pipeline(vqvae, dataset.geometry, gpt, classes, shown)
+display(explorers.show(explorers.Sampler(pipeline, dataset)),
+        explorers.show(explorers.Inpainting(pipeline)))
 
 # %% [markdown]
 # ## What we saw, and learned

@@ -19,12 +19,12 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from vqlib.backend.paths import home
-from vqlib.plots import figure_folder
+from vqlib.plots import UNDATED, figure_folder
 from vqlib.records import record
 from vqlib.workspace import open_workspace
 
 HERE = Path(__file__).resolve().parent
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
 class Client(NotebookClient):
@@ -69,16 +69,18 @@ def read_script(script: Path):
         ids = [f"{script.stem[:2]}-{i:02d}" for i in range(len(notebook.cells))]
     for cell, cell_id in zip(notebook.cells, ids):
         cell["id"] = cell_id
+    # what Lab writes when it saves: opening a committed notebook changes nothing
     notebook.metadata["kernelspec"] = KERNEL
+    notebook.metadata["jupytext"] = {"notebook_metadata_filter": "-all"}
     return notebook
 
 
-def execute(script: Path, target: Path, commit: bool) -> float:
+def execute(script: Path, target: Path) -> float:
     """Run one percent script as a notebook; returns seconds. A failing notebook is not written."""
     notebook, start = read_script(script), time.time()
     client = Client(
         notebook, timeout=None, kernel_name="python3", record_timing=False,
-        store_widget_state=not commit, resources={"metadata": {"path": str(HERE)}})
+        store_widget_state=False, resources={"metadata": {"path": str(HERE)}})
     client.began, client.on_cell_executed = start, client.pass_on_waiting
     client.execute()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +96,10 @@ def main() -> int:
                         help="write the paired notebooks beside the scripts")
     parser.add_argument("--record", action="store_true",
                         help="keep the metrics in data/notebooks/, for the notebooks' tables")
+    parser.add_argument("--format", choices=UNDATED, default="png",
+                        help="of the files in figures/; default: png")
     args = parser.parse_args()
+    os.environ["VQLIB_FIGURES"] = args.format
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     scripts = [script for script in sorted(HERE.glob("0?_*.py"))
                if not args.which or script.stem[:2] in args.which]
@@ -109,7 +114,7 @@ def main() -> int:
     for script in scripts:
         print(f"{script.stem} ...", flush=True)
         try:
-            seconds = execute(script, folder / f"{script.stem}.ipynb", args.commit)
+            seconds = execute(script, folder / f"{script.stem}.ipynb")
         except CellExecutionError as error:
             print(error, file=sys.stderr)
             print(f"{script.stem} failed; nothing of it was written", file=sys.stderr)

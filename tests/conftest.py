@@ -10,10 +10,13 @@ from PIL import Image
 
 matplotlib.use("Agg")
 
+from vqlib.__main__ import main
+from vqlib.checkpoint import save_model
 from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import read_synthetic
-from vqlib.flow_decoder import FlowDecoderConfig
+from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig
 from vqlib.gpt import GPT, GPTConfig
+from vqlib.pipeline import Pipeline
 from vqlib.presets import PRESETS
 from vqlib.train import TrainConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
@@ -62,6 +65,50 @@ def loud(model, seed=0):
 @pytest.fixture
 def gpt():
     return loud(GPT(GPTConfig(grid=4, n_codes=16, n_classes=7, width=16, heads=2, layers=2)))
+
+
+@pytest.fixture
+def pipeline(vqvae, gpt, dataset):
+    """Tiny models that work together: 4 x 4 codes of 16, seven classes, a flow decoder."""
+    with torch.no_grad():
+        vqvae.decoder[-1].weight *= 30  # an untrained decoder paints everything grey
+    flow = loud(FlowDecoder(FlowDecoderConfig(code_dim=4, width=8, layers=1, steps=2)))
+    return Pipeline(vqvae, Geometry(16, 16), gpt, list(dataset.classes), flow)
+
+
+METADATA = {"preset": "smoke", "geometry": {"crop": 16, "resize": 16},
+            "classes": ["bcc", "mel", "nv"]}
+
+
+@pytest.fixture
+def weights(tmp_path, vqvae):
+    """Files of a VQ-VAE and of a prior for it, alone in a folder."""
+    with torch.no_grad():
+        vqvae.decoder[-1].weight *= 30  # an untrained decoder paints everything grey
+    save_model(tmp_path / "w" / "vqvae.safetensors", vqvae, **METADATA)
+    gpt = loud(GPT(GPTConfig(grid=4, n_codes=16, n_classes=3, width=16, heads=2, layers=1)))
+    save_model(tmp_path / "w" / "prior.safetensors", gpt, **METADATA)
+    return tmp_path / "w" / "vqvae.safetensors", tmp_path / "w" / "prior.safetensors"
+
+
+def arguments(weights):
+    return ["--vqvae", str(weights[0]), "--prior", str(weights[1])]
+
+
+def runs(*args):
+    """A command that must succeed."""
+    assert main([str(a) for a in args]) == 0
+
+
+def fails(capsys, *args):
+    """The single line on stderr of a command that must exit with 1."""
+    assert main([str(a) for a in args]) == 1
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("vqlib: ")
+    assert "Traceback" not in captured.out
+    return lines[0]
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """Laws of the command line: the library's own metrics, and faults in one line that names them."""
 
 import json
+import re
 import shutil
 import signal
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SIZES, TINY, loud, picture
+from conftest import METADATA, SIZES, TINY, arguments, fails, picture, runs
 from PIL import Image
 from test_trainer import signals_in
 from torch._dynamo.utils import counters
@@ -17,30 +18,20 @@ from vqlib import metrics
 from vqlib.__main__ import main
 from vqlib.backend.files import Lock
 from vqlib.checkpoint import load_model, save_model
+from vqlib.cli import parser
 from vqlib.cli.options import compile_parts
 from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import open_source
 from vqlib.entropy_constrained import EntropyConstrainedEncoder
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig, StochasticDecoder
 from vqlib.gpt import GPT, GPTConfig
+from vqlib.pictures import settings_of
 from vqlib.presets import PRESETS
 from vqlib.train import read_log
 from vqlib.vqvae import VQVAE
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
 pytestmark = pytest.mark.usefixtures("home")
-METADATA = {"preset": "smoke", "geometry": {"crop": 16, "resize": 16},
-            "classes": ["bcc", "mel", "nv"]}
-
-
-@pytest.fixture
-def weights(tmp_path, vqvae):
-    with torch.no_grad():
-        vqvae.decoder[-1].weight *= 30  # an untrained decoder paints everything grey
-    save_model(tmp_path / "w" / "vqvae.safetensors", vqvae, **METADATA)
-    gpt = loud(GPT(GPTConfig(grid=4, n_codes=16, n_classes=3, width=16, heads=2, layers=1)))
-    save_model(tmp_path / "w" / "prior.safetensors", gpt, **METADATA)
-    return tmp_path / "w" / "vqvae.safetensors", tmp_path / "w" / "prior.safetensors"
 
 
 @pytest.fixture
@@ -60,22 +51,6 @@ def data(request):
     if request.param == "medmnist":
         return request.getfixturevalue("npz"), sum(SIZES.values())
     return request.getfixturevalue("class_folders"), 24
-
-
-def runs(*args):
-    """A command that must succeed."""
-    assert main([str(a) for a in args]) == 0
-
-
-def fails(capsys, *args):
-    """The single line on stderr of a command that must exit with 1."""
-    assert main([str(a) for a in args]) == 1
-    captured = capsys.readouterr()
-    lines = captured.err.splitlines()
-    assert len(lines) == 1, captured.err
-    assert lines[0].startswith("vqlib: ")
-    assert "Traceback" not in captured.out
-    return lines[0]
 
 
 def test_evaluate_writes_the_librarys_own_metrics_for_every_layout(data, weights, tmp_path, capsys):
@@ -129,11 +104,15 @@ def test_sample_writes_the_images_that_the_prior_draws(weights, tmp_path, capsys
     settings = ["--class", "mel", "--n", "2", "--seed", "5", "--top-k", "4"]
     runs("sample", *arguments(weights), *settings, "--out", out)
     vqvae, gpt = (load_model(w)[0] for w in weights)
-    expected = vqvae.decode(gpt.generate(torch.tensor([1, 1]), top_k=4, seed=5).view(2, 4, 4))
+    expected = vqvae.decode(gpt.generate(
+        torch.tensor([1, 1]), first_top_p=0.95, guidance=2.0, top_k=4, seed=5).view(2, 4, 4))
     written = pil_to_tensor(Image.open(out)).float() / 255       # two images with a margin of 2 px
     assert (written[:, 2:18, 2:18] - expected[0]).abs().max() < 1 / 255
     assert (written[:, 2:18, 20:36] - expected[1]).abs().max() < 1 / 255
-    assert "2 images of class mel, seed 5" in capsys.readouterr().out
+    assert "2 images of class mel, least-squares decoder" in capsys.readouterr().out
+    assert settings_of(out) == {
+        "class": "mel", "n": 2, "decoder": "least-squares", "temperature": 1.0, "top_k": 4,
+        "top_p": 1.0, "first_top_p": 0.95, "guidance": 2.0, "seed": 5}
 
 
 def test_sample_can_decode_with_a_flow_decoder(short, weights, ham, tmp_path):
@@ -142,7 +121,7 @@ def test_sample_can_decode_with_a_flow_decoder(short, weights, ham, tmp_path):
          "--out", flow)
     runs("sample", *arguments(weights), "--n", "1", "--flow-decoder", flow, "--out", out)
     vqvae, gpt = (load_model(w)[0] for w in weights)
-    codes = gpt.generate(torch.tensor([3])).view(1, 4, 4)
+    codes = gpt.generate(torch.tensor([3]), first_top_p=0.95).view(1, 4, 4)
     expected = StochasticDecoder(vqvae, load_model(flow)[0]).decode(codes)
     written = pil_to_tensor(Image.open(out)).float() / 255
     assert (written - expected[0]).abs().max() < 1 / 255
@@ -155,10 +134,6 @@ def test_a_flow_decoder_for_other_codes_is_refused(weights, tmp_path, capsys):
                  tmp_path / "other.safetensors", "--out", tmp_path / "a.png")
     assert "other.safetensors" in line
     assert "for codes of width 8, the VQ-VAE's have 4" in line
-
-
-def arguments(weights):
-    return ["--vqvae", str(weights[0]), "--prior", str(weights[1])]
 
 
 def test_sample_without_a_class_draws_any(weights, tmp_path):
@@ -430,6 +405,42 @@ def test_an_output_that_cannot_be_written_is_named_after_the_metrics_are_printed
     assert tmp_path.name in captured.err
     assert len(captured.err.splitlines()) == 1
     assert json.loads(captured.out)["reconstruction"]["images"] == 40
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "sample", "reconstruct", "inpaint",
+                                     "encode", "decode", "explore"])
+def test_the_help_of_a_command_fits_a_screen_and_says_defaults_and_an_example(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 100
+    example = lines[lines.index("example:") + 1]
+    assert f"  python -m vqlib {command}" in example.replace("encode && python -m vqlib ", "")
+    action = [a for a in parser()._subparsers._group_actions[0].choices[command]._actions
+              if a.option_strings and a.nargs != 0]
+    assert [a.dest for a in action if not re.search("default|instead of|, too", a.help)] == []
+
+
+def test_a_command_without_options_works_with_the_weights_that_ship(weights, home, monkeypatch,
+                                                                    tmp_path, capsys):
+    (home / "data").mkdir(parents=True)
+    shutil.copytree(weights[0].parent, home / "data" / "pretrained")
+    monkeypatch.chdir(tmp_path)
+    runs("sample")
+    runs("reconstruct")
+    runs("inpaint")
+    runs("encode")
+    runs("decode", "codes.npz")
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"samples.png", "reconstructed", "inpainted.png", "codes.npz", "decoded"} <= written
+
+
+def test_missing_weights_are_told_with_every_way_on(home, tmp_path, capsys):
+    line = fails(capsys, "sample")
+    for way in ("data/pretrained", "train all", "notebook 02", "make notebooks"):
+        assert way in line
 
 
 @pytest.mark.parametrize("flag", [["sample", "--n", "0"], ["train", "vqvae", "--steps", "0"],

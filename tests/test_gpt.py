@@ -358,6 +358,17 @@ def test_a_mask_of_everything_gives_everything_back(gpt, codes):
     assert torch.equal(gpt.generate(labels, known=known, keep=everything), known)
 
 
+def test_a_growing_grid_shows_the_codes_drawn_so_far_and_ends_as_generate_does(gpt):
+    labels, seen = torch.tensor([0, 3]), []
+    for t, codes in gpt.growing(labels, guidance=2.0, seed=4):
+        drawn = gpt.generation_order[:t]
+        assert (codes[:, drawn] >= 0).all()
+        assert int((codes >= 0).sum()) == 2 * t
+        seen.append(t)
+    assert seen == list(range(1, 17))
+    assert torch.equal(codes, gpt.generate(labels, guidance=2.0, seed=4))
+
+
 def test_progress_counts_up_to_all_codes(gpt):
     seen = []
     gpt.generate(torch.tensor([0]), progress=lambda t, T: seen.append((t, T)))

@@ -3,6 +3,8 @@ import ast
 import json
 import os
 import re
+import runpy
+import shutil
 import statistics
 import subprocess
 import sys
@@ -11,6 +13,9 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
+from jupyter_client.kernelspec import get_kernel_spec
+from jupyter_server.services.contents.largefilemanager import LargeFileManager
+from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SCRIPTS = sorted(NOTEBOOKS.glob("0?_*.py"))
@@ -133,6 +138,25 @@ def test_the_paired_notebook_has_the_scripts_cells_and_was_run_top_to_bottom(scr
     assert paired.stat().st_size < 1_000_000
     outputs = json.dumps([cell.get("outputs", []) for cell in cells])
     assert not re.search(r"/(home|root|tmp|work|Users)/", outputs)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)
+def test_opening_and_saving_in_lab_changes_neither_file_of_a_pair(script, tmp_path):
+    shutil.copy(NOTEBOOKS.parent / "pyproject.toml", tmp_path)
+    runner = runpy.run_path(str(NOTEBOOKS / "run.py"))
+    (tmp_path / "notebooks").mkdir()
+    pair = [tmp_path / "notebooks" / f"{script.stem}.{suffix}" for suffix in ("py", "ipynb")]
+    shutil.copy(script, pair[0])
+    nbformat.write(runner["read_script"](script), pair[1])
+    before = [path.read_text() for path in pair]
+    manager = build_sync_jupytext_contents_manager_class(LargeFileManager)()
+    manager.root_dir = str(tmp_path)
+    model = manager.get(f"notebooks/{pair[1].name}", content=True)
+    spec = get_kernel_spec("python3")                            # Lab writes down what it started
+    model["content"]["metadata"]["kernelspec"] = {
+        "display_name": spec.display_name, "language": spec.language, "name": "python3"}
+    manager.save(model, f"notebooks/{pair[1].name}")
+    assert [path.read_text() for path in pair] == before
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqlib import plots, widgets
+from vqlib import metrics, plots
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def test_images_are_shown_in_reading_order_with_their_own_pixels(ax):
 
 def test_equal_codes_have_equal_colours_and_neighbours_differ(ax):
     codes = torch.arange(64).view(8, 8)
-    shown = np.asarray(widgets.show_codes(ax, codes, 64).images[0].get_array())          # (8, 8, 3)
+    shown = np.asarray(plots.show_codes(ax, codes, 64).images[0].get_array())          # (8, 8, 3)
     assert np.abs(np.diff(shown.reshape(64, 3), axis=0)).max(1).min() > 0.2
-    flipped = np.asarray(widgets.show_codes(ax, codes.flip(0), 64).images[-1].get_array())
+    flipped = np.asarray(plots.show_codes(ax, codes.flip(0), 64).images[-1].get_array())
     assert (flipped[::-1] == shown).all()
 
 
@@ -69,6 +69,27 @@ def test_the_same_drawing_gives_the_same_bytes_and_names_its_data(workspace, hom
     assert written[0] == written[1]
 
 
+@pytest.mark.parametrize(("suffix", "head"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_papers_get_vectors_with_the_same_bytes_each_time(
+        workspace, home, monkeypatch, suffix, head):
+    monkeypatch.setenv("VQLIB_FIGURES", suffix)
+    written = []
+    for _ in range(2):
+        fig, ax = plt.subplots(figsize=(2, 2))
+        ax.plot([1, 2, 3])
+        plots.save(fig, workspace, "02_curve")
+        plt.close(fig)
+        written.append((home / "figures" / "smoke" / f"02_curve.{suffix}").read_bytes())
+    assert written[0] == written[1]
+    assert written[0].startswith(head)
+
+
+def test_a_format_that_figures_do_not_have_is_named(workspace, monkeypatch):
+    monkeypatch.setenv("VQLIB_FIGURES", "bmp")
+    with pytest.raises(ValueError, match="bmp: figures are written as png, pdf, svg"):
+        plots.save(None, workspace, "02_curve")
+
+
 def test_only_the_flagship_draws_into_the_figures_folder_itself(home):
     assert plots.figure_folder("flagship") == home / "figures"
     assert plots.figure_folder("smoke") == home / "figures" / "smoke"
@@ -79,3 +100,13 @@ def test_the_patch_of_a_code_is_what_it_paints_among_its_own_kind(vqvae):
     assert patches.shape == (16, 3, 4, 4)
     whole = vqvae.decode(torch.full((1, 5, 5), 11))
     assert torch.allclose(patches[11], whole[0, :, 8:12, 8:12], atol=1e-6)
+
+
+def test_a_reconstruction_is_drawn_with_its_name_and_its_decibels(vqvae, dataset):
+    fig = plots.draw_reconstruction(vqvae, dataset, 5)
+    x = dataset[[5]]
+    decibels = float(metrics.psnr(vqvae.decode(vqvae.encode(x)), x))
+    titles = [ax.get_title() for ax in fig.axes]
+    assert titles[0] == f"{dataset.names[5]} ({dataset.label_names[5]})"
+    assert titles[1] == f"from 16 codes: {decibels:.1f} dB"
+    plt.close(fig)

@@ -5,7 +5,8 @@ decoder for the same codes), windowed_gpt (the prior of the course report that t
 project mends), metrics, presets, workspace. How a run survives: trainer (one update), runs (its
 folder), checkpoint (its files), identity (what it learnt from), shipped (weights that ship).
 Below: `data` (files -> images), `evaluation` (are samples lesions?), `studies` (one change at a
-time), `backend` (ranks, CPU), `cli` (python -m vqlib).
+time), `explorers` (pictures that answer), `backend` (ranks, CPU), `cli` (python -m vqlib).
+`pipeline` loads the three models together, such as the weights that ship.
 
     from vqlib import open_workspace, load_model, VQVAE, GPT, train_vqvae, train_prior
 """

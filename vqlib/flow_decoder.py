@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqlib.backend.distributed import all_reduce_mean
+from vqlib.identity import assert_learnt_from
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def noise_of(codes: Tensor, shape: tuple, seed=0) -> Tensor:     # (B, h, w) -> 
 
 
 def assert_decodes(flow_decoder: FlowDecoder, vqvae) -> None:
-    """Raises ValueError unless the flow decoder takes the VQ-VAE's code vectors and cells."""
+    """Raises ValueError unless the flow decoder takes the VQ-VAE's codes, and learnt from it."""
     mine, f = flow_decoder.cfg, 2**vqvae.cfg.n_down
     if mine.code_dim != vqvae.cfg.code_dim:
         raise ValueError(f"the flow decoder is for codes of width {mine.code_dim}, the VQ-VAE's "
@@ -140,6 +141,7 @@ def assert_decodes(flow_decoder: FlowDecoder, vqvae) -> None:
     if f % mine.patch:
         raise ValueError(f"the flow decoder's patches of {mine.patch} px do not divide the "
                          f"VQ-VAE's cells of {f} px")
+    assert_learnt_from(flow_decoder, vqvae)
 
 
 @dataclass

@@ -256,6 +256,19 @@ class GPT(nn.Module):
         progress(t, T) is called after each code. The same seed gives the same codes.
         Raises ValueError for settings out of range.
         """
+        for t, codes in self.growing(labels, temperature, top_k, top_p, first_top_p, guidance,
+                                     known, keep, seed):
+            if progress:
+                progress(t, codes.shape[1])
+        return codes
+
+    @torch.no_grad()
+    def growing(self, labels: Tensor, temperature=1.0, top_k=0, top_p=1.0, first_top_p=1.0,
+                guidance=1.0, known=None, keep=None, seed=0):
+        """`generate`, code after code: yields (t, codes) with the first t of (B, T) codes drawn.
+
+        The others are -1. It is the same tensor each time.
+        """
         device, T = self.head.weight.device, self.cfg.grid**2
         check_settings(self.cfg, labels, temperature, top_k, top_p, first_top_p, guidance, seed)
         if (known is None) != (keep is None):
@@ -264,7 +277,7 @@ class GPT(nn.Module):
         guided = guidance != 1
         any_class = torch.full_like(labels, self.cfg.n_classes)
         sampler = Sampler(self, torch.cat([labels, any_class]) if guided else labels)
-        codes = torch.empty(len(labels), T, dtype=torch.long, device=device)
+        codes = torch.full((len(labels), T), -1, device=device)
         chosen = None                                            # (B,) at the cell before
         for t, cell in enumerate(self.generation_order.tolist()):
             logits = sampler.step(chosen.repeat(2) if guided and t else chosen)
@@ -277,9 +290,7 @@ class GPT(nn.Module):
                 kept, mask = known[:, cell].to(device), keep[:, cell].to(device)
                 chosen = torch.where(mask, kept, chosen)
             codes[:, cell] = chosen
-            if progress:
-                progress(t + 1, T)
-        return codes
+            yield t + 1, codes
 
 
 class Sampler:

@@ -2,6 +2,7 @@
 
 The notebook owns layout, titles and saving. Letters: n images, K codes, p pixels per patch side.
 """
+import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,9 +11,10 @@ import torch
 from IPython import get_ipython
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
-from torchvision.utils import make_grid
 
+from vqlib import metrics
 from vqlib.backend.paths import home
+from vqlib.pictures import code_colours, sheet
 
 plt.rcParams.update({
     "figure.dpi": 72,
@@ -23,10 +25,15 @@ plt.rcParams.update({
     "axes.spines.right": False,
     "axes.titlesize": 11,
     "legend.frameon": False,
+    "svg.hashsalt": "vqlib",            # else ids in an SVG differ from run to run
 })
 
 if get_ipython():  # as PNG, photographs would take a notebook past 1 MB
     set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
+
+
+# format of a figure -> what makes its bytes differ from run to run
+UNDATED = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
 
 
 def figure_folder(preset: str) -> Path:
@@ -37,19 +44,22 @@ def figure_folder(preset: str) -> Path:
 def save(fig, workspace, name: str) -> None:
     """Write figures/<preset>/<name>.png with the data's name on it.
 
-    The same inputs give the same bytes.
+    The same inputs give the same bytes. `$VQLIB_FIGURES`, pdf or svg, writes papers' formats
+    instead; raises ValueError for others.
     """
+    suffix = os.environ.get("VQLIB_FIGURES") or "png"
+    if suffix not in UNDATED:
+        raise ValueError(f"VQLIB_FIGURES={suffix}: figures are written as {', '.join(UNDATED)}")
     source = f"{workspace.dataset.title}, preset {workspace.preset.name}"
     fig.text(1, -0.005, source, ha="right", va="top", fontsize=7, color="0.5")
-    path = figure_folder(workspace.preset.name) / f"{name}.png"
+    path = figure_folder(workspace.preset.name) / f"{name}.{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, metadata={"Software": None}, bbox_inches="tight")
+    fig.savefig(path, metadata={UNDATED[suffix]: None}, bbox_inches="tight")
 
 
 def show_images(ax, images: Tensor, per_row=8, title=""):        # (n, 3, H, W) in [0, 1]
     """Images in reading order, white lines of two pixels between them."""
-    grid = make_grid(images.clamp(0, 1).cpu(), nrow=per_row, padding=2, pad_value=1)
-    ax.imshow(grid.movedim(0, -1).numpy(), interpolation="nearest")
+    ax.imshow(sheet(images, per_row).movedim(0, -1).numpy(), interpolation="nearest")
     ax.set_axis_off()
     ax.set_title(title)
     return ax
@@ -81,6 +91,28 @@ def scatter_codes(ax, points: np.ndarray, counts: np.ndarray, colours: np.ndarra
     ax.set_yticks([])
     ax.set_title(title)
     return ax
+
+
+def show_codes(ax, codes: Tensor, n_codes: int, title=""):       # (h, w) indices
+    """A map of codes in `code_colours`."""
+    ax.imshow(code_colours(n_codes)[codes.cpu()], interpolation="nearest")
+    ax.set_axis_off()
+    ax.set_title(title)
+    return ax
+
+
+def draw_reconstruction(vqvae, dataset, row: int):
+    """Original, reconstruction, absolute error (x 4) and code map of one image of the dataset."""
+    x = dataset[[row]]                                           # (1, 3, H, W)
+    codes = vqvae.encode(x.to(vqvae.mean.device))                # (1, h, w)
+    x_hat = vqvae.decode(codes).cpu()
+    decibels = metrics.psnr(x_hat, x)[0]
+    fig, axs = plt.subplots(1, 4, figsize=(11, 3))
+    show_images(axs[0], x, title=f"{dataset.names[row]} ({dataset.label_names[row]})")
+    show_images(axs[1], x_hat, title=f"from {codes[0].numel()} codes: {decibels:.1f} dB")
+    show_images(axs[2], 4 * (x_hat - x).abs(), title="error x 4")
+    show_codes(axs[3], codes[0], vqvae.cfg.n_codes, title="codes")
+    return fig
 
 
 def code_patches(vqvae) -> Tensor:                               # -> (K, 3, p, p)

@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from vqlib.backend.distributed import agree, all_reduce_mean, replicated, world_size
 from vqlib.backend.files import FileError
 from vqlib.backend.interrupts import Guard
-from vqlib.identity import plain, sizes_of
+from vqlib.identity import origin_of, plain, sizes_of
 from vqlib.runs import Run
 
 
@@ -67,7 +67,8 @@ class Trainer:
     somebody asks the process to stop, the last complete update is saved.
 
     loss(model, *part) -> (loss to minimise, {name: value to log}) of one part of a batch.
-    learns_from: what decides the result besides the model's sizes and config, ready for JSON.
+    learns_from: what decides the result besides the model's sizes and config, ready for JSON. The
+    digest of weights that it starts from, if they are not random ones, is in model.origin["init"].
     accumulate: forward passes per update and rank, each on a part of the rank's images. Gradients
     and codebook are those of a single pass; dropout masks are not.
     folder: None keeps nothing. pictures(): the training images' filter, see vqlib.identity.
@@ -82,7 +83,8 @@ class Trainer:
         self.model, self.config, self.step, self.saved = model, config, 0, -1
         self.optimizer = adamw(model, config)
         self.extra, self.adopted, self.released = {}, {}, False  # extra: a loop's own, kept, too
-        self.identity = plain({"model": sizes_of(model), "training": asdict(config),
+        begins = {"init": origin_of(model)["init"]} if "init" in origin_of(model) else {}
+        self.identity = plain({"model": sizes_of(model), "training": asdict(config), **begins,
                                **learns_from})
         self.pictures, self.accumulate = pictures, accumulate
         self.run, self.guard = Run(folder, self.identity, self.release), Guard(self.stopped)

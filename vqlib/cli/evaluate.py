@@ -7,30 +7,25 @@ from vqlib import metrics
 from vqlib.backend.device import default_device
 from vqlib.backend.files import FileError, read_regular, write_atomically
 from vqlib.checkpoint import load_model
-from vqlib.cli.options import (
-    add_data,
-    add_sampling,
-    load_prior,
-    load_stochastic,
-    notes_on,
-    positive,
-    sampling_of,
-)
+from vqlib.cli.options import add_command, add_data, add_sampling, positive, sampling_of
 from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import open_source
 from vqlib.entropy_constrained import encoder_for
+from vqlib.flow_decoder import StochasticDecoder
 from vqlib.identity import known_pictures, origin_of
+from vqlib.pipeline import find_weights, load_flow_decoder, load_prior, notes_on, pretrained
 from vqlib.presets import PRESETS
 
 
 def add(commands) -> None:
-    text = __doc__.split(": ")[1]
-    p = commands.add_parser("evaluate", help=text, description=text)
-    p.set_defaults(run=run)
-    p.add_argument("--vqvae", type=Path, required=True, metavar="FILE")
-    p.add_argument("--prior", type=Path, metavar="FILE")
+    p = add_command(commands, "evaluate", run, __doc__.split(": ")[1],
+                    "python -m vqlib evaluate --split test")
+    p.add_argument("--vqvae", type=Path, metavar="FILE",
+                   help="default: the VQ-VAE that ships, with its prior")
+    p.add_argument("--prior", type=Path, metavar="FILE",
+                   help="evaluate its likelihood, too; default: none")
     p.add_argument("--flow-decoder", type=Path, metavar="FILE",
-                   help="evaluate this decoder beside the VQ-VAE's own")
+                   help="evaluate it beside the VQ-VAE's own decoder; default: none")
     add_data(p)
     p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation",
                    help="default: validation")
@@ -47,11 +42,14 @@ def add(commands) -> None:
     p.add_argument("--images", type=positive, metavar="N",
                    help="evaluate generation on so many held-out images, 256 for a look of two "
                         "minutes; default: all")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write here too, besides printing")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write here, too, besides printing")
     add_sampling(p)
 
 
 def run(args) -> None:
+    if not args.vqvae:
+        args.vqvae = find_weights(pretrained(), "vqvae")
+        args.prior = args.prior or find_weights(pretrained(), "prior")
     vqvae, metadata = load_model(args.vqvae, "vqvae")
     vqvae = vqvae.to(default_device())
     if "geometry" not in metadata:
@@ -61,7 +59,7 @@ def run(args) -> None:
     if args.prior:
         prior, classes = load_prior(args.prior, vqvae, ("gpt", "windowed_gpt"))
     if args.flow_decoder:
-        decoder = load_stochastic(vqvae, args.flow_decoder)
+        decoder = StochasticDecoder(vqvae, load_flow_decoder(args.flow_decoder, vqvae))
     if args.lambda_ and not prior:
         raise ValueError("entropy-constrained encoding (--lambda) needs a prior: --prior FILE")
     geometry = Geometry(**metadata["geometry"])

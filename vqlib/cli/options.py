@@ -1,23 +1,37 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how their help looks."""
 import argparse
-from contextlib import contextmanager
+import sys
+from functools import partial
+from pathlib import Path
 
 import torch
 
-from vqlib.backend.files import FileError
-from vqlib.checkpoint import load_model
-from vqlib.flow_decoder import StochasticDecoder
 from vqlib.gpt import SAMPLING
-from vqlib.identity import assert_learnt_from, origin_of
-from vqlib.metrics import assert_fits
+from vqlib.pipeline import (
+    DEFAULTS,
+    FLOW,
+    GUIDANCE,
+    LEAST_SQUARES,
+    MAX_SEED,
+    load_pipeline,
+)
 
 SAMPLING_HELP = {
-    "temperature": "of the logits, above 0",
+    "temperature": "of the logits, above 0; lower: likelier, duller",
     "top_k": "draw from the k likeliest codes; 0: all",
-    "top_p": "draw from the likeliest codes that hold this probability, in (0, 1]",
-    "first_top_p": "top-p of the first sixteenth of the codes, which settle the layout",
+    "top_p": "draw from the likeliest codes of this probability, in (0, 1]",
+    "first_top_p": "top-p of the first 1/16 of the codes (the layout)",
     "guidance": "towards the class; 1: off",
 }
+HELP = partial(argparse.RawDescriptionHelpFormatter, width=96, max_help_position=28)
+
+
+def add_command(commands, name: str, run, text: str, example: str):
+    """A subparser whose help ends with an example that works when it is pasted."""
+    p = commands.add_parser(name, help=text, description=text, formatter_class=HELP,
+                            epilog=f"example:\n  {example}")
+    p.set_defaults(run=run)
+    return p
 
 
 def positive(text: str, most=2**31) -> int:
@@ -31,7 +45,7 @@ def images(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    return within(text, 0, 2**32 - 1)
+    return within(text, 0, MAX_SEED)
 
 
 def within(text: str, least: int, most: int) -> int:
@@ -49,6 +63,48 @@ def place(text: str) -> str:
     return text
 
 
+def add_weights(p, prior=True) -> None:
+    """Which models; `prior`: the command needs one."""
+    group = p.add_argument_group("weights")
+    group.add_argument("--weights", type=Path, metavar="FOLDER",
+                       help="of a training; default: data/pretrained, those that ship")
+    group.add_argument("--vqvae", type=Path, metavar="FILE",
+                       help="instead of the folder's; others then have to be given, too")
+    if prior:
+        group.add_argument("--prior", type=Path, metavar="FILE", help="instead of the folder's")
+    group.add_argument("--flow-decoder", type=Path, metavar="FILE",
+                       help="instead of the folder's")
+
+
+def add_decoder(p, several=False) -> None:
+    choices = (FLOW, LEAST_SQUARES)
+    text = "default: all there are" if several else f"default: {FLOW} where there is one"
+    p.add_argument("--decoder", choices=choices, help=f"what turns codes into images; {text}")
+
+
+def open_pipeline(args, *needs: str):
+    """The models that the options ask for; what a user should know of them goes to stderr."""
+    pipeline = load_pipeline(args.weights, args.vqvae, getattr(args, "prior", None),
+                             args.flow_decoder, needs)
+    for note in (pipeline.notes if args.decoder != LEAST_SQUARES else ()):
+        print(f"vqlib: note: {note}", file=sys.stderr)
+    pipeline.decoder(args.decoder)                               # refused before the work begins
+    return pipeline
+
+
+def png_name(path: Path) -> Path:
+    """Raises ValueError unless a file of that name can be a PNG."""
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise ValueError(f"--out {path} is no file name that ends in .png")
+    return path
+
+
+def in_words(settings: dict) -> str:
+    """{"first_top_p": 0.95, "seed": 0} -> "first-top-p 0.95, seed 0"."""
+    return ", ".join(f"{name.replace('_', '-')} {value:g}" if isinstance(value, float) else
+                     f"{name.replace('_', '-')} {value}" for name, value in settings.items())
+
+
 def add_data(p) -> None:
     p.add_argument("--data", type=place,
                    help="folder or .npz; default: $VQLIB_DATA, data/ham10000, synthetic")
@@ -59,10 +115,16 @@ def add_compile(p) -> None:
                    help="torch.compile the nets; default: off; without a name: inductor")
 
 
-def add_sampling(p) -> None:
-    for name, default in SAMPLING.items():
-        p.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default,
-                       metavar="X", help=f"{SAMPLING_HELP[name]}; default: {default}")
+def add_sampling(p, shipped=False) -> None:
+    """The settings of `GPT.generate`: neutral ones by default, or those of `sampling_for`."""
+    group = p.add_argument_group("sampling")
+    for name, neutral in SAMPLING.items():
+        default, text = neutral, f"{neutral:g}"
+        if shipped:
+            default, text = None, f"{DEFAULTS.get(name, 0):g}"
+            text = f"{GUIDANCE:g}, for any 1" if name == "guidance" else text
+        group.add_argument(f"--{name.replace('_', '-')}", type=type(neutral), default=default,
+                           metavar="X", help=f"{SAMPLING_HELP[name]}; default: {text}")
 
 
 def sampling_of(args) -> dict:
@@ -83,41 +145,3 @@ def compile_parts(model, backend: str | None) -> None:
         part.compile(backend=backend)
     for block in blocks or ():
         block.step = torch.compile(block.step, backend=backend)
-
-
-def load_prior(path, vqvae, kinds=("gpt",)):
-    """(the prior of a file, its classes); FileError if it is no prior, or for other codes."""
-    prior, metadata = load_model(path)
-    if metadata["kind"] not in kinds:
-        raise FileError(f"{path.name} holds a {metadata['kind']}, a {' or '.join(kinds)} is needed")
-    classes = metadata.get("classes")
-    if not classes or len(classes) != getattr(prior.cfg, "n_classes", len(classes)):
-        raise FileError(f"{path.name} does not say which classes it knows: save it with "
-                        "**workspace.metadata")
-    with naming(path):
-        assert_fits(prior, vqvae)
-    return prior.to(vqvae.mean.device), classes
-
-
-def load_stochastic(vqvae, path) -> StochasticDecoder:
-    """The flow decoder of a file; raises FileError if it is for other code vectors or cells."""
-    flow_decoder, _ = load_model(path, "flow_decoder", "python -m vqlib train flow-decoder")
-    with naming(path):
-        assert_learnt_from(flow_decoder, vqvae)
-        return StochasticDecoder(vqvae, flow_decoder.to(vqvae.mean.device))
-
-
-@contextmanager
-def naming(path):
-    """A ValueError within comes out as a FileError that names the file."""
-    try:
-        yield
-    except ValueError as e:
-        raise FileError(f"{path.name}: {e}") from e
-
-
-def notes_on(*models) -> list[str]:
-    """What is not known of models that were loaded together, for a reader of the results."""
-    return [f"the {type(model).__name__} does not say which VQ-VAE it learnt from (an older file): "
-            "only its sizes were checked"
-            for model in models if model is not None and "identity" not in origin_of(model)]

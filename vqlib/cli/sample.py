@@ -1,64 +1,52 @@
-"""python -m vqlib sample: draw new images of a class."""
-import io
+"""python -m vqlib sample: draw new images of a class onto one PNG sheet."""
 from pathlib import Path
 
 import torch
-from PIL import Image
-from torchvision.utils import save_image
 
-from vqlib.backend.device import default_device
 from vqlib.backend.files import write_atomically
-from vqlib.checkpoint import load_model
 from vqlib.cli.options import (
+    add_command,
     add_compile,
+    add_decoder,
     add_sampling,
+    add_weights,
     compile_parts,
     images,
-    load_prior,
-    load_stochastic,
-    notes_on,
+    in_words,
+    open_pipeline,
+    png_name,
     sampling_of,
     seed,
 )
-from vqlib.data.sources import DataError
+from vqlib.pictures import sheet, to_png
+from vqlib.pipeline import sampling_for
 
 
 def add(commands) -> None:
-    text = __doc__.split(": ")[1]
-    p = commands.add_parser("sample", help=text, description=text)
-    p.set_defaults(run=run)
-    p.add_argument("--vqvae", type=Path, required=True, metavar="FILE")
-    p.add_argument("--prior", type=Path, required=True, metavar="FILE")
-    p.add_argument("--flow-decoder", type=Path, metavar="FILE",
-                   help="decode with it; default: with the VQ-VAE's own decoder")
+    p = add_command(commands, "sample", run, __doc__.split(": ")[1],
+                    "python -m vqlib sample --class mel --n 8")
     p.add_argument("--class", dest="label", default="any", metavar="NAME",
-                   help="a diagnosis, or any; default: any")
+                   help="a diagnosis, such as mel, or any; default: any")
     p.add_argument("--n", type=images, default=32, help="images; default: 32")
-    p.add_argument("--seed", type=seed, default=0, help="default: 0")
+    p.add_argument("--seed", type=seed, default=0, help="the same gives the same; default: 0")
     p.add_argument("--out", type=Path, default=Path("samples.png"), metavar="FILE",
-                   help="default: samples.png")
-    add_sampling(p)
+                   help="PNG, settings and seed inside; default: samples.png")
+    add_decoder(p)
     add_compile(p)
+    add_sampling(p, shipped=True)
+    add_weights(p)
 
 
 def run(args) -> None:
-    if args.out.suffix.lower() not in Image.registered_extensions():
-        raise ValueError(f"--out {args.out} has no suffix of an image format, such as .png")
-    vqvae, _ = load_model(args.vqvae, "vqvae")
-    vqvae = vqvae.to(default_device())
-    gpt, classes = load_prior(args.prior, vqvae)
-    names = [*classes, "any"]
-    if args.label not in names:
-        raise DataError(f"no class {args.label!r}; this prior knows {', '.join(names)}")
-    decoder = load_stochastic(vqvae, args.flow_decoder) if args.flow_decoder else vqvae
-    compile_parts(gpt, args.compile)
-    compile_parts(vqvae, args.compile)
-    labels = torch.full((args.n,), names.index(args.label))
-    codes = gpt.generate(labels, **sampling_of(args), seed=args.seed)
-    drawn = decoder.decode(codes.view(args.n, gpt.cfg.grid, gpt.cfg.grid))
-    file = io.BytesIO()
-    save_image(drawn, file, format=Image.registered_extensions()[args.out.suffix.lower()])
-    write_atomically(args.out, file.getvalue())
-    print(f"wrote {args.out}: {args.n} images of class {args.label}, seed {args.seed}")
-    for note in notes_on(gpt, getattr(decoder, "flow_decoder", None)):
-        print(note)
+    out, pipeline = png_name(args.out), open_pipeline(args, "prior")
+    label, sampling = pipeline.label(args.label), sampling_for(args.label, **sampling_of(args))
+    compile_parts(pipeline.gpt, args.compile)
+    compile_parts(pipeline.vqvae, args.compile)
+    codes = pipeline.gpt.generate(torch.full((args.n,), label), **sampling, seed=args.seed)
+    drawn = pipeline.decode(codes, args.decoder)                 # (n, 3, H, W)
+    decoder = args.decoder or pipeline.decoders[0]
+    settings = {"class": args.label, "n": args.n, "decoder": decoder, **sampling,
+                "seed": args.seed}
+    write_atomically(out, to_png(sheet(drawn), **settings))
+    print(f"wrote {out}: {args.n} images of class {args.label}, {decoder} decoder, "
+          f"{in_words(sampling)}, seed {args.seed}")

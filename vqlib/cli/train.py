@@ -9,7 +9,8 @@ from pathlib import Path
 from vqlib import train
 from vqlib.backend.files import FileError, is_there
 from vqlib.checkpoint import load_model, save_model
-from vqlib.cli.options import add_compile, add_data, compile_parts, positive
+from vqlib.cli.fine_tuning import check_init, start_from
+from vqlib.cli.options import HELP, add_compile, add_data, compile_parts, positive
 from vqlib.data.dataset import statistics
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT
@@ -22,11 +23,17 @@ from vqlib.windowed_gpt import WindowedGPT
 from vqlib.workspace import open_workspace
 
 PIPELINE = ("vqvae", "prior", "flow-decoder")
+EXAMPLE = """example:
+  python -m vqlib train all
+with your own pictures, a folder per class; and from the weights that ship:
+  python -m vqlib train all --data MYFOLDER
+  python -m vqlib train all --data MYFOLDER --preset flagship --init data/pretrained --steps 500"""
 
 
 def add(commands) -> None:
     text = __doc__.split(": ")[1].split("\n")[0]
-    p = commands.add_parser("train", help=text, description=__doc__)
+    p = commands.add_parser("train", help=text, description=__doc__.split(": ", 1)[1],
+                            formatter_class=HELP, epilog=EXAMPLE)
     p.set_defaults(run=run)
     p.add_argument("model", choices=(*TRAININGS, "all"))
     p.add_argument("--preset", choices=PRESETS, help="default: $VQLIB_PRESET, else quick")
@@ -38,6 +45,9 @@ def add(commands) -> None:
                         "default: under data/runs, where the notebooks look")
     p.add_argument("--vqvae", type=Path, metavar="FILE",
                    help="whose codes the model learns; default: what train vqvae wrote")
+    p.add_argument("--init", type=Path, metavar="FILE",
+                   help="start from these weights (all: from those of a folder), such as "
+                        "data/pretrained; default: from random ones")
     p.add_argument("--accumulate", type=positive, default=1, metavar="N",
                    help="forward passes per update: less memory, the same gradients; default: 1")
     p.add_argument("--fresh", action="store_true",
@@ -57,8 +67,8 @@ def run(args) -> None:
     names = [name for name in PIPELINE if settings_of(ws.preset, name)]
     for name in names:
         TRAININGS[name](ws, args)
-    files = [f"--{name} {ws.folder / name}.safetensors" for name in names]
-    print("sample from it: python -m vqlib sample " + " ".join(files))
+    command = "sample" if "prior" in names else "reconstruct"
+    print(f"{command} with it: python -m vqlib {command} --weights {ws.folder}")
 
 
 def check_files(args) -> None:
@@ -71,6 +81,7 @@ def check_files(args) -> None:
         is_there(args.out)                                       # or something else is
     if args.vqvae and args.model in ("all", "vqvae"):
         raise ValueError(f"train {args.model} trains its own VQ-VAE: leave out --vqvae")
+    check_init(args, PIPELINE if args.model == "all" else (args.model,))
 
 
 def settings_of(preset, name: str):
@@ -139,11 +150,12 @@ def finish(ws, args, name: str, model, config, start) -> None:
     """Run start(folder), a training, to its end, and save the model beside the folder."""
     out = args.out or ws.folder / f"{name}.safetensors"
     folder = folder_of(out)
+    start_from(args.init, model, ws.dataset.classes)
     if args.fresh:
         set_aside(folder)
     updates = sum(1 for _ in watch(start(folder), config.steps))
     if updates or (folder / "state.pt").exists():
         save_model(out, model, **ws.metadata, training=config)
-        print(f"wrote {out.name}")
+        print(f"wrote {out}")
     else:                                                        # a model file that was there
         print(f"{out.name} is the end of this run: nothing to train")

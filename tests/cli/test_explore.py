@@ -1,0 +1,43 @@
+"""Laws of `explore`: a page of its own, an address that is printed, a port that is free."""
+import socket
+
+import pytest
+from conftest import arguments, fails, runs
+
+from vqlib.cli import explore
+from vqlib.explorers.explorer import Explorer
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def test_a_page_that_needs_no_python_is_written(weights, tmp_path, capsys):
+    out = tmp_path / "pages" / "explorers.html"
+    runs("explore", "--html", out, *arguments(weights))
+    assert out.read_text().startswith("<!doctype html>")
+    assert "opens offline" in capsys.readouterr().out
+
+
+def test_a_taken_port_is_told_unless_it_is_the_default(weights, capsys, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = fails(capsys, "explore", "--no-browser", "--port", port, "--data", "synthetic",
+                     *arguments(weights))
+        assert f"port {port} is taken" in line
+        monkeypatch.setattr(explore, "PORT", port)
+        server = explore.listen([Explorer()], port)
+        assert server.server_port != port
+        server.server_close()
+
+
+def test_the_address_is_printed_and_an_interrupt_ends_calmly(weights, capsys, monkeypatch):
+    monkeypatch.setattr("vqlib.explorers.server.Server.serve_forever", interrupted)
+    runs("explore", "--no-browser", "--port", "0", "--data", "synthetic", *arguments(weights))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("explorers at http://127.0.0.1:")
+    assert printed[-1] == "ended"
+
+
+def interrupted(server):
+    raise KeyboardInterrupt
