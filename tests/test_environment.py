@@ -26,6 +26,7 @@ LAYERS = {
     "evaluation": {"core", "data", "backend"},
     "show": {"core", "data", "backend"},
     "studies": {"show", "evaluation", "core", "data", "backend"},
+    "report": {"studies", "show", "evaluation", "core", "data", "backend"},
     "cli": {"studies", "show", "evaluation", "core", "data", "backend"},
 }
 SHOW = {"vqlib.plots", "vqlib.widgets"}  # what draws; nothing below it knows of it
@@ -126,11 +127,24 @@ def test_every_package_that_the_library_imports_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     distributions = {"PIL": "pillow", "skimage": "scikit-image", "umap": "umap-learn",
                      "IPython": "ipykernel", "matplotlib_inline": "ipykernel"}
-    nodes = [node for path in MODULES for node in ast.walk(ast.parse(path.read_text()))]
-    statements = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
-    foreign = set(imported(statements)) - set(sys.stdlib_module_names) - {"vqlib"}
-    used = {distributions.get(name, name) for name in foreign}
-    assert used - set(bounds(project["dependencies"])) == set()
+    everywhere = {*bounds(project["dependencies"])}
+    of_report = {*bounds(project["optional-dependencies"]["report"])}
+    for path in MODULES:
+        nodes = ast.walk(ast.parse(path.read_text()))
+        statements = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        foreign = set(imported(statements)) - set(sys.stdlib_module_names) - {"vqlib"}
+        used = {distributions.get(name, name) for name in foreign}
+        declared = everywhere | (of_report if layer(NAMES[path]) == "report" else set())
+        assert used - declared == set(), NAMES[path]
+
+
+def test_every_file_of_the_report_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    [(package, patterns)] = project["tool"]["setuptools"]["package-data"].items()
+    folder = ROOT / package.replace(".", "/")
+    installed = {path for pattern in patterns for path in folder.glob(pattern)}
+    files = {path for path in folder.rglob("*") if path.suffix not in (".py", ".pyc", "")}
+    assert installed == files
 
 
 def test_vqlib_offers_its_names_and_loads_nothing_before_they_are_used():
