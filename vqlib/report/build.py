@@ -92,11 +92,12 @@ def pdf(pandoc: Pandoc, text: str) -> bytes:
 
 def build(run: Run) -> dict[str, bytes]:
     """{file name: contents}: the report as a page and as a PDF, and a page for each notebook."""
-    for module in ("pypandoc", "typst"):                         # before anything is read
-        need(module)
-    pages, names = notebooks.find(run.preset.name), document.figures_named()
-    links = [{"title": page.title, "link": page.link} for page in pages]
+    names = document.figures_named()
     run.require(names)
+    for module in ("pypandoc", "typst"):                         # before a minute is spent
+        need(module)
+    pages = notebooks.find(run.preset.name)
+    links = [{"title": page.title, "link": page.link} for page in pages]
     with workshop(run, names) as (pandoc, files):
         text = document.report(run, links, files)
         metadata = {"lang": "en", "pages": navigation(pages, MADE[0]), "pdf": MADE[1]}
