@@ -16,7 +16,10 @@ figures: .venv/installed  ## redraw figures/ with the weights that ship (needs V
 		echo "figures/ shows real lesions: VQLIB_DATA=path/to/ham10000 make figures"; exit 1; }
 	VQLIB_PRESET=flagship $(BIN)/python notebooks/run.py
 
-test: .venv/installed  ## lint and test
+report: .venv/report  ## write report/: the course report as a page and a PDF, from saved metrics
+	$(BIN)/python -m vqlib.report
+
+test: .venv/report  ## lint and test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
@@ -70,5 +73,10 @@ clean:      ## remove caches and runs; weights that ship, data and figures stay
 		--editable '.[test]'
 	touch $@
 
-.PHONY: help notebooks pairs figures test test-slow test-browser audit constraints bench growth \
-	speedrun explore lab studies clean
+.venv/report: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--editable '.[test,report]'
+	touch $@
+
+.PHONY: help notebooks pairs figures report test test-slow test-browser audit constraints \
+	bench growth speedrun explore lab studies clean

@@ -28,6 +28,7 @@ LAYERS = {
     "evaluation": {"core", "data", "backend"},
     "show": {"evaluation", "core", "data", "backend"},
     "studies": {"show", "evaluation", "core", "data", "backend"},
+    "report": {"studies", "show", "evaluation", "core", "data", "backend"},
     "cli": {"studies", "show", "evaluation", "core", "data", "backend"},
 }
 SHOW = {"vqlib.plots", "vqlib.explorers"}  # what draws; nothing below it knows of it
@@ -143,11 +144,25 @@ def test_every_package_that_the_library_imports_is_declared():
     distributions = {"PIL": "pillow", "skimage": "scikit-image", "umap": "umap-learn",
                      "IPython": "ipykernel", "matplotlib_inline": "ipykernel",
                      "traitlets": "ipywidgets"}
-    nodes = [node for path in MODULES for node in ast.walk(ast.parse(path.read_text()))]
-    statements = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
-    foreign = set(imported(statements)) - set(sys.stdlib_module_names) - {"vqlib"}
-    used = {distributions.get(name, name) for name in foreign}
-    assert used - set(bounds(project["dependencies"])) == set()
+    everywhere = {*bounds(project["dependencies"])}
+    of_report = {*bounds(project["optional-dependencies"]["report"])}
+    for path in MODULES:
+        nodes = ast.walk(ast.parse(path.read_text()))
+        statements = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        foreign = set(imported(statements)) - set(sys.stdlib_module_names) - {"vqlib"}
+        used = {distributions.get(name, name) for name in foreign}
+        declared = everywhere | (of_report if layer(NAMES[path]) == "report" else set())
+        assert used - declared == set(), NAMES[path]
+
+
+@pytest.mark.parametrize("package", ["vqlib.report", "vqlib.explorers"])
+def test_every_file_of_a_package_is_installed(package):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"][package]
+    folder = ROOT / package.replace(".", "/")
+    installed = {path for pattern in patterns for path in folder.glob(pattern)}
+    files = {path for path in folder.rglob("*") if path.suffix not in (".py", ".pyc", "")}
+    assert installed == files
 
 
 def test_nothing_that_is_read_can_run_code():

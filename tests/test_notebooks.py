@@ -108,6 +108,16 @@ def test_nbconvert_executes_one_alone_from_any_folder(executed, tmp_path):
     assert (tmp_path / f"{NAMES[4]}.ipynb").exists()
 
 
+def test_the_report_is_written_from_what_the_notebooks_saved(executed):
+    for module in ("pypandoc", "typst"):
+        pytest.importorskip(module, reason="needs the extra: pip install 'vqlib[report]'")
+    home, _ = executed
+    run = python("-m", "vqlib.report", home=home)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (home / "report" / "report.pdf").stat().st_size > 100_000
+    assert "As it was executed" in (home / "report" / f"{NAMES[0]}.html").read_text()
+
+
 @pytest.mark.parametrize(("name", "maker"), [
     (NAMES[1], "notebook 01"),
     (NAMES[2], "notebook 02"),
