@@ -6,8 +6,8 @@ number is typed into a text.
 import json
 from pathlib import Path
 
+from vqlib.backend.files import write_atomically
 from vqlib.backend.paths import home
-from vqlib.checkpoint import write_atomically
 
 # title of a column -> name of its file in data/notebooks/
 SETTINGS = {"`quick`, synthetic lesions": "quick-synthetic",

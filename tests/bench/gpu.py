@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 
-from vqlib.checkpoint import write_atomically
+from vqlib.backend.files import write_atomically
 from vqlib.presets import PRESETS
 from vqlib.workspace import open_workspace
 

@@ -17,7 +17,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from vqlib import train
-from vqlib.checkpoint import write_atomically
+from vqlib.backend.files import write_atomically
 from vqlib.cli.options import compile_parts
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from vqlib.backend.cpu import convolutions_pay
-from vqlib.checkpoint import write_atomically
+from vqlib.backend.files import write_atomically
 
 from .timing import Row
 

@@ -18,7 +18,7 @@ import torch
 
 from vqlib import metrics, train
 from vqlib.backend.device import default_device
-from vqlib.checkpoint import write_atomically
+from vqlib.backend.files import write_atomically
 from vqlib.data.dataset import in_chunks, statistics
 from vqlib.gpt import GPT
 from vqlib.presets import PRESETS

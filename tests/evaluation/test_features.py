@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import vqlib.evaluation
-from vqlib.checkpoint import FileError
+from vqlib.backend.files import FileError
 from vqlib.evaluation.features import checked, dataset_features, features, lite0, prepare
 
 

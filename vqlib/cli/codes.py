@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vqlib.checkpoint import write_atomically
+from vqlib.backend.files import write_atomically
 from vqlib.cli.options import add_command, add_decoder, add_weights, open_pipeline
 from vqlib.cli.reconstruct import pictures_of, usable
 from vqlib.data.sources import DataError

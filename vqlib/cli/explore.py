@@ -4,7 +4,7 @@ import threading
 import webbrowser
 from pathlib import Path
 
-from vqlib.checkpoint import write_atomically
+from vqlib.backend.files import write_atomically
 from vqlib.cli.options import add_command, add_data, add_weights, open_pipeline
 
 PORT = 8866

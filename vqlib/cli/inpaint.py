@@ -4,7 +4,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vqlib.checkpoint import write_atomically
+from vqlib.backend.files import write_atomically
 from vqlib.cli.options import (
     add_command,
     add_decoder,

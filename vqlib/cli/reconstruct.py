@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from vqlib import metrics
-from vqlib.checkpoint import write_atomically
+from vqlib.backend.files import write_atomically
 from vqlib.cli.options import add_command, add_decoder, add_weights, open_pipeline
 from vqlib.data import synthetic
 from vqlib.data.sources import DataError

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqlib.checkpoint import write_atomically
+from vqlib.backend.files import write_atomically
 from vqlib.data.dataset import in_chunks
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vqlib.checkpoint import FileError
+from vqlib.backend.files import FileError
 from vqlib.data.augment import dihedral
 from vqlib.evaluation import need
 from vqlib.evaluation.chunks import in_batches, once_per_image

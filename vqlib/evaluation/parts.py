@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vqlib.checkpoint import write_atomically
+from vqlib.backend.files import write_atomically
 
 
 class Parts:

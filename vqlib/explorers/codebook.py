@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from vqlib.backend.files import write_atomically
 from vqlib.backend.paths import home
-from vqlib.checkpoint import write_atomically
 from vqlib.explorers.explorer import Explorer, as_url, one_of
 from vqlib.explorers.reconstruction import PER_ROW, painted, side_by_side
 from vqlib.pictures import to_jpeg

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from vqlib.backend.files import write_atomically
 from vqlib.backend.paths import home
-from vqlib.checkpoint import write_atomically
 from vqlib.report import document, need, notebooks
 from vqlib.report.saved import Run
 from vqlib.report.text import COLUMNS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vqlib.checkpoint import write_atomically
+from vqlib.backend.files import write_atomically
 from vqlib.studies.codec_study import CodecStudy
 from vqlib.studies.limits_study import LimitsStudy
 from vqlib.studies.prior_study import PriorStudy
