@@ -125,7 +125,8 @@ def test_no_module_loads_umap_when_it_is_imported(path):
 def test_every_package_that_the_library_imports_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     distributions = {"PIL": "pillow", "skimage": "scikit-image", "umap": "umap-learn",
-                     "IPython": "ipykernel", "matplotlib_inline": "ipykernel"}
+                     "IPython": "ipykernel", "matplotlib_inline": "ipykernel",
+                     "charset_normalizer": "charset-normalizer"}
     nodes = [node for path in MODULES for node in ast.walk(ast.parse(path.read_text()))]
     statements = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
     foreign = set(imported(statements)) - set(sys.stdlib_module_names) - {"vqlib"}
