@@ -1,4 +1,6 @@
 """Where data, runs, weights and results lie: the preset and the data of a run, and its folders."""
+import csv
+import io
 import json
 import platform
 import resource
@@ -13,7 +15,8 @@ from vqlib.backend.cpu import keep_pages
 from vqlib.backend.device import default_device
 from vqlib.backend.paths import home
 from vqlib.checkpoint import load_model, write_atomically
-from vqlib.data.dataset import Dataset
+from vqlib.data.dataset import Dataset, require_splits
+from vqlib.data.records import listing
 from vqlib.data.sources import open_source
 from vqlib.presets import Preset, choose
 
@@ -46,7 +49,10 @@ class Workspace:
         d = self.dataset
         sizes = ", ".join(f"{name} {len(rows)}" for name, rows in d.splits.items() if name != "all")
         text = (f"data    {d.title}: {len(d)} images, {d.geometry.crop} px; {sizes}; "
-                f"{len(d.skipped)} skipped\npreset  {self.preset.name}, device {self.device}")
+                f"{len(d.skipped)} skipped")
+        text += "".join(f"\n        {line}" for line in listing(d.skipped))
+        text += "".join(f"\nnote    {note}" for note in d.notes)
+        text += f"\npreset  {self.preset.name}, device {self.device}"
         if self.shipped:
             text += f"\nweights that ship, not trained here: {', '.join(self.shipped)}"
         return text
@@ -76,21 +82,33 @@ class Workspace:
             self.shipped.append(path.stem)
 
 
-def open_workspace(preset: str | None = None, data=None, shipped=True) -> Workspace:
-    """Choose the preset and open the data.
+def open_workspace(preset: str | None = None, data=None, shipped=True, **columns) -> Workspace:
+    """Choose the preset and open the data; what was left out is listed in `folder`/skipped.csv.
 
     data: the folder given, else `$VQLIB_DATA`, else data/ham10000, else synthetic images.
     shipped: use weights of data/pretrained that fit, instead of training them again.
+    columns: image_column and label_column of `open_source`. Raises DataError if the data cannot be
+    read, or is too little to train and validate on.
     """
     keep_pages()                                                 # updates and features are faster
     chosen = choose(preset)
-    source = open_source(data, chosen.n_synthetic, chosen.geometry.side)
+    source = open_source(data, chosen.n_synthetic, chosen.geometry.side, **columns)
     limit = None if source.kind == "synthetic" else chosen.limit
     dataset = Dataset(source, chosen.geometry, limit)
+    require_splits(dataset, "train", "validation")
     workspace = Workspace(chosen, dataset, default_device())
+    write_skipped(workspace.folder / "skipped.csv", dataset.skipped)
     if shipped:
         workspace.adopt_shipped()
     return workspace
+
+
+def write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
+    """A table of what was left out, with the reasons; none if nothing was."""
+    if skipped:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("name", "reason"), *skipped])
+        write_atomically(path, text.getvalue().encode())
 
 
 def save_results(workspace: Workspace, notebook: str, key_metric: str, **metrics) -> None:

@@ -9,14 +9,17 @@ from vqlib.checkpoint import FileError, load_model, write_atomically
 from vqlib.cli.options import (
     add_data,
     add_sampling,
+    columns_of,
     load_stochastic,
     positive,
     sampling_of,
 )
 from vqlib.data.dataset import Dataset, Geometry
+from vqlib.data.records import listing
 from vqlib.data.sources import open_source
 from vqlib.entropy_constrained import encoder_for
 from vqlib.presets import PRESETS
+from vqlib.workspace import write_skipped
 
 
 def add(commands) -> None:
@@ -54,14 +57,18 @@ def run(args) -> None:
         raise FileError(f"{args.vqvae.name} does not say how its images were cropped: save it with "
                         "**workspace.metadata")
     geometry = Geometry(**metadata["geometry"])
-    source = open_source(args.data, PRESETS[metadata["preset"]].n_synthetic, geometry.side)
+    source = open_source(args.data, PRESETS[metadata["preset"]].n_synthetic, geometry.side,
+                         **columns_of(args))
     dataset = Dataset(source, geometry)
     prior, prior_metadata = load_prior(args.prior)
     if args.lambda_ and not prior:
         raise ValueError("entropy-constrained encoding (--lambda) needs a prior: --prior FILE")
     result = {"vqvae": args.vqvae.name, "data": dataset.title,
-              "images_skipped": len(dataset.skipped), "notes": dataset.notes,
+              "images_skipped": len(dataset.skipped), "skipped": listing(dataset.skipped),
+              "notes": dataset.notes,
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
+    if args.json:
+        write_skipped(args.json.with_name(f"{args.json.name}.skipped.csv"), dataset.skipped)
     if prior:
         encoder = encoder_for(vqvae, prior, args.lambda_)
         likelihood = metrics.evaluate_prior(prior, encoder, dataset, args.split,

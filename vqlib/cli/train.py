@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vqlib import train
 from vqlib.checkpoint import load_model, save_model
-from vqlib.cli.options import add_compile, add_data, compile_parts, positive
+from vqlib.cli.options import add_compile, add_data, columns_of, compile_parts, positive
 from vqlib.data.dataset import statistics
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT
@@ -42,7 +42,7 @@ def add(commands) -> None:
 
 def run(args) -> None:
     check_files(args)
-    ws = open_workspace(args.preset, args.data, shipped=False)
+    ws = open_workspace(args.preset, args.data, shipped=False, **columns_of(args))
     print(ws)
     if args.model not in ("all", "vqvae") and settings_of(ws.preset, args.model) is None:
         raise ValueError(f"preset {ws.preset.name} has no {args.model}: it is a VQ-VAE only")
