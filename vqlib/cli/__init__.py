@@ -1,4 +1,4 @@
-"""python -m vqlib {train,evaluate,sample}: what the notebooks do, without them.
+"""python -m vqlib {download,train,evaluate,sample}: what the notebooks do, without them.
 
 One module per command: `add(commands)` declares its options, `run(args)` does it.
 """
@@ -7,13 +7,13 @@ import sys
 
 from vqlib.backend.cpu import keep_pages
 from vqlib.backend.distributed import joined
-from vqlib.cli import evaluate, sample, train
+from vqlib.cli import download, evaluate, sample, train
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m vqlib", description=__doc__.split("\n")[0])
     commands = top.add_subparsers(dest="command", required=True)
-    for command in (train, evaluate, sample):
+    for command in (download, train, evaluate, sample):
         command.add(commands)
     return top
 
