@@ -97,8 +97,9 @@ def test_spellings_are_joined_and_an_image_without_a_label_is_listed(tmp_path):
 
 
 def test_labels_may_be_texts_floats_or_a_column(tmp_path):
-    texts = read(tmp_path, labels=np.array(["a", "b", "b", "a", "c", "b"]))
-    assert [r.label for r in texts.records] == ["a", "b", "b", "a", "c", "b"]
+    for kind in ("U", "S"):
+        texts = read(tmp_path, labels=np.array(["a", "b", "b", "a", "c", "b"], kind))
+        assert [r.label for r in texts.records] == ["a", "b", "b", "a", "c", "b"]
     for labels in (LABELS.astype(float), LABELS[:, None], LABELS.astype(np.uint8)):
         assert [r.label for r in read(tmp_path, labels=labels).records][4] == "class 2"
 

@@ -400,6 +400,19 @@ def test_rows_of_numbered_files_find_theirs_by_the_folder(tmp_path):
         f"pics/{c}/{i}.jpg": str("ab".index(c)) for c in "ab" for i in range(3)}
 
 
+def test_the_exact_name_wins_over_the_one_that_is_scaled_down(ham):
+    picture(50).save(ham[0] / "HAM10000_images_part_1" / "ISIC_0000001_downsampled.jpg")
+    source = open_source(ham[0])
+    assert len(source.records) == 40
+    assert source.skipped == [("ISIC_0000001_downsampled", f"image file not in {HAM}")]
+
+
+def test_lesions_that_are_called_unknown_are_no_lesion(ham):
+    root, rows = ham
+    write_table(root / HAM, [{**row, "lesion_id": "unknown"} for row in rows])
+    assert all(r.lesion == r.name for r in open_source(root).records)
+
+
 def isic_table(path, names, columns):
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"image": name} | {c: float(i % len(columns) == k) for k, c in enumerate(columns)}

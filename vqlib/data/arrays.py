@@ -138,6 +138,8 @@ def one_a_row(labels: np.ndarray, name: str) -> np.ndarray:        # (n,) or (n,
     if labels.ndim not in (1, 2):
         raise DataError(f"{name} have the shape {labels.shape}: (n,) or (n, 1) is needed")
     labels = labels.reshape(len(labels))
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
     if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():       # not so for nan
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iubU":

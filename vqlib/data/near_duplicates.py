@@ -40,22 +40,25 @@ def dhash(images: np.ndarray) -> Tensor:                           # (N, 3, S, S
     return torch.cat(signs)
 
 
-def near_pairs(hashes: Tensor) -> tuple[np.ndarray, np.ndarray]:   # (N, 256) -> (pairs, 2), (pairs)
-    """Indices of hashes that differ in at most NEAR of 256 bits, and in how many they do.
+def bits_apart(a: Tensor, b: Tensor) -> Tensor:                    # (n, 256) each -> (n,)
+    """In how many of 256 bits hashes differ, counted where either varies; inf: too little does."""
+    in_both, in_either = (a * b).abs().sum(1), (a.abs() + b.abs()).clamp_max(1).sum(1)
+    differing = (a * b < 0).sum(1) + ONE_SIDED * (in_either - in_both)
+    return torch.where(in_both >= LEAST, BITS * differing / in_either, torch.inf)
 
-    Bits are counted among the cells that vary in either image, and scaled to 256.
-    """
-    varies = hashes.abs()
-    n_varying, pairs, distances = varies.sum(1), [], []            # (N,)
+
+def near_pairs(hashes: Tensor) -> tuple[np.ndarray, np.ndarray]:   # (N, 256) -> (pairs, 2), (pairs)
+    """Indices of hashes that differ in at most NEAR bits, and in how many they do."""
+    at_least = 1 - max(2, 1 / ONE_SIDED) * NEAR / BITS             # agreeing minus differing, of
+    enough = at_least * hashes.abs().sum(1).clamp_min(LEAST)       # (N,) those that vary
+    pairs, distances = [], []
     for start in range(0, len(hashes), COMPARED):                  # against itself and what follows
         block = slice(start, start + COMPARED)
-        in_both = varies[block] @ varies[start:].T                 # (n, m) cells
-        differing = (in_both - hashes[block] @ hashes[start:].T) / 2
-        in_either = n_varying[block, None] + n_varying[start:] - in_both
-        bits = BITS * (differing + ONE_SIDED * (in_either - in_both)) / in_either.clamp_min(1)
-        near = ((bits <= NEAR) & (in_both >= LEAST)).nonzero()     # (pairs, 2)
-        pairs.append(near.numpy() + start)
-        distances.append(bits[tuple(near.T)].numpy())
+        likely = (hashes[block] @ hashes[start:].T >= enough[block, None]).nonzero() + start
+        for some in likely.split(COMPARED * HASHED):               # (n, 2)
+            bits = bits_apart(*hashes[some.T])
+            pairs.append(some[bits <= NEAR].numpy())
+            distances.append(bits[bits <= NEAR].numpy())
     return np.concatenate(pairs), np.concatenate(distances)
 
 

@@ -154,12 +154,13 @@ def same_bytes(a: Path, b: Path) -> bool:
 
 
 def nearest(name: str, found: list[Path]) -> list[Path]:
-    """Those files whose folders, and then suffix, agree best with what a table says."""
-    wanted = re.split(r"[/\\]", name.casefold())
+    """Those files whose folders, and then names, agree best with what a table says."""
+    *folders, wanted = re.split(r"[/\\]", name.casefold())
 
-    def agreeing(path: Path) -> tuple[int, bool]:
-        own = str(path).casefold().split(os.sep)
-        return shared_parts([wanted[-2::-1], own[-2::-1]]), own[-1] == wanted[-1]
+    def agreeing(path: Path) -> tuple[int, bool, bool]:
+        *own, file = str(path).casefold().split(os.sep)
+        exact = without_suffix(file) == without_suffix(wanted)     # not but for _downsampled
+        return shared_parts([folders[::-1], own[::-1]]), exact, file == wanted
 
     most = max(map(agreeing, found))
     return [path for path in found if agreeing(path) == most]
@@ -224,7 +225,8 @@ def read_lesions(tables: list[Table], matcher: Matcher):
     tables, lesions = [t for t in tables if t.lesion == LESIONS[best]], defaultdict(set)
     for table in tables:
         for _, row in table.rows:
-            path = matcher.find(row[table.image]) if row[table.lesion] else ""
+            known = row[table.lesion].casefold() not in ("", "unknown", "unk", "-")
+            path = matcher.find(row[table.image]) if known else ""
             if isinstance(path, Path):
                 lesions[path].add(row[table.lesion])
     return lesions, tables
