@@ -99,4 +99,5 @@ def test_a_file_and_the_name_in_a_table_agree_whatever_their_spelling():
             "ISIC_1_downsampled.jpg", "ISIC_1_downsampled")
     assert {image_key(name) for name in same} == {"isic_1"}
     assert image_key("img.001") != image_key("img.002")
+    assert image_key("0007.jpg") == image_key("7") == image_key("7.0") != image_key("70")
     assert image_key("nävus.jpg") == image_key("na\u0308vus.png")

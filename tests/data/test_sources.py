@@ -413,6 +413,18 @@ def test_lesions_that_are_called_unknown_are_no_lesion(ham):
     assert all(r.lesion == r.name for r in open_source(root).records)
 
 
+@pytest.mark.parametrize("place", ["{0}/{0}.csv", "{0}.csv"], ids=["inside", "beside"])
+def test_the_same_names_in_train_and_test_belong_to_the_table_of_their_folder(tmp_path, place):
+    root = folders(tmp_path / "set", *[f"{part}/{i}.jpg" for part in ("train", "test")
+                                       for i in range(3)])
+    for part, label in (("train", "a"), ("test", "b")):
+        write_table(root / place.format(part), [{"image": i, "label": label} for i in range(3)])
+    source = open_source(root)
+    assert {r.name: r.label for r in source.records} == {
+        f"{part}/{i}.jpg": label for part, label in (("train", "a"), ("test", "b"))
+        for i in range(3)}
+
+
 def isic_table(path, names, columns):
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"image": name} | {c: float(i % len(columns) == k) for k, c in enumerate(columns)}

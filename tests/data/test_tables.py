@@ -57,6 +57,7 @@ def test_a_quote_that_is_not_closed_is_named_with_its_line(tmp_path, rest):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "empty"),
+    ("<!DOCTYPE html><html>login</html>", "web page"),
     ("\n\n", "empty"),
     ("a,b\n", "header but no rows"),
     ("a,A \n1,2\n", "two columns 'a'"),

@@ -118,7 +118,10 @@ def last_part(path: str) -> str:
 def image_key(name: str) -> str:
     """What a file and the name that a table has for it agree in.
 
-    Folder, suffix, case and Unicode form may differ, and ISIC 2019 marks images as scaled down.
+    Folder, suffix, case and Unicode form may differ; ISIC 2019 marks images as scaled down, and
+    spreadsheets make 0007 a 7 or a 7.0.
     """
     stem = without_suffix(last_part(name))
-    return unicodedata.normalize("NFC", stem).casefold().removesuffix("_downsampled")
+    stem = unicodedata.normalize("NFC", stem).casefold().removesuffix("_downsampled")
+    number = re.fullmatch(r"0*(\d+)(\.0)?", stem)
+    return number[1] if number else stem

@@ -124,17 +124,17 @@ class Matcher:
         for path in tree.images:
             self.files[image_key(path.name)].append(path)
 
-    def find(self, name: str) -> Path | str:
-        """The file that a name means, or why there is none."""
-        if name not in self.known:
+    def find(self, name: str, table: Path) -> Path | str:
+        """The file that a name in a table means, or why there is none."""
+        if (name, table) not in self.known:
             found = self.files.get(image_key(name), [])
             if len(found) > 1:
-                found = nearest(name, found)
+                found = nearest(name, table, found)
             if any(not same_bytes(found[0], path) for path in found[1:]):
                 found = [path for path in found if not is_mask_file(path)]
             self.used.update(found)
-            self.known[name] = self.choose(found)
-        return self.known[name]
+            self.known[name, table] = self.choose(found)
+        return self.known[name, table]
 
     def choose(self, found: list[Path]) -> Path | str:
         if not found:
@@ -153,14 +153,17 @@ def same_bytes(a: Path, b: Path) -> bool:
     return filecmp.cmp(a, b, shallow=False)
 
 
-def nearest(name: str, found: list[Path]) -> list[Path]:
-    """Those files whose folders, and then names, agree best with what a table says."""
+def nearest(name: str, table: Path, found: list[Path]) -> list[Path]:
+    """Those files that agree best with what a table says: their folders as it writes them, a
+    folder of its name (train.csv, train/), the table's own folder, and then their names.
+    """
     *folders, wanted = re.split(r"[/\\]", name.casefold())
 
-    def agreeing(path: Path) -> tuple[int, bool, bool]:
+    def agreeing(path: Path) -> tuple:
         *own, file = str(path).casefold().split(os.sep)
         exact = without_suffix(file) == without_suffix(wanted)     # not but for _downsampled
-        return shared_parts([folders[::-1], own[::-1]]), exact, file == wanted
+        return (shared_parts([folders[::-1], own[::-1]]), table.stem.casefold() in own,
+                shared_parts([table.parent.parts, path.parent.parts]), exact, file == wanted)
 
     most = max(map(agreeing, found))
     return [path for path in found if agreeing(path) == most]
@@ -175,7 +178,7 @@ def read_labelled(tree: Tree, tables: list[Table], others: list[Table]) -> Sourc
     """Images whose classes stand in tables; their lesion ids may stand in others."""
     matcher, where = Matcher(tree), ", ".join(printable(t.path.name) for t in tables)
     labels, names = read_labels(tables, matcher)
-    what = f"the {len(matcher.known)} images of {where}"
+    what = f"the {len({name for name, _ in matcher.known})} images of {where}"
     for path in tree.images:
         if path not in matcher.used:
             name = printable(without_suffix(path.name))
@@ -208,7 +211,7 @@ def read_labels(tables: list[Table], matcher: Matcher):
         absent |= {f"{where}, line {line}": reason for line, reason in table.broken}
         for line, row in table.rows:
             name = row[table.image]
-            path = matcher.find(name) if name else "names no image"
+            path = matcher.find(name, table.path) if name else "names no image"
             if isinstance(path, str):
                 absent.setdefault(name or f"{where}, line {line}", f"in {where}, {path}")
             else:
@@ -226,7 +229,7 @@ def read_lesions(tables: list[Table], matcher: Matcher):
     for table in tables:
         for _, row in table.rows:
             known = row[table.lesion].casefold() not in ("", "unknown", "unk", "-")
-            path = matcher.find(row[table.image]) if known else ""
+            path = matcher.find(row[table.image], table.path) if known else ""
             if isinstance(path, Path):
                 lesions[path].add(row[table.lesion])
     return lesions, tables

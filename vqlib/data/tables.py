@@ -83,7 +83,9 @@ def read_table(path: Path, delimiter: str | None = None) -> Table:
 
     Raises DataError that names the line if a quote is not closed, or if there is no header or row.
     """
-    name, text = printable(path.name), read_text(path)
+    name, text = printable(path.name), read_text(path).replace("\0", "")
+    if text.lstrip().startswith("<"):
+        raise DataError(f"{name} is a web page, no table: fetch it again")
     first = next((line for line in text.splitlines() if line.strip()), "")
     if hint := re.fullmatch(r"sep=(.)", first.strip(), re.IGNORECASE):       # as Excel writes it
         delimiter, text = hint[1], text.partition("\n")[2]
