@@ -104,11 +104,12 @@ def open_workspace(preset: str | None = None, data=None, shipped=True, **columns
 
 
 def write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
-    """A table of what was left out, with the reasons; none if nothing was."""
-    if skipped:
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([("name", "reason"), *skipped])
-        write_atomically(path, text.getvalue().encode())
+    """A table of what was left out, with the reasons; no file if nothing was."""
+    if not skipped:
+        return path.unlink(missing_ok=True)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("name", "reason"), *skipped])
+    write_atomically(path, text.getvalue().encode())
 
 
 def save_results(workspace: Workspace, notebook: str, key_metric: str, **metrics) -> None:

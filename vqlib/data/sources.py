@@ -119,7 +119,8 @@ class Matcher:
     """Finds the file that a table means, and keeps account of what was used."""
 
     def __init__(self, tree: Tree):
-        self.tree, self.used, self.known = tree, set(), {}         # known: name -> file or reason
+        self.tree, self.used, self.copies = tree, set(), set()
+        self.known = {}                                            # (name, table) -> file or reason
         self.files = defaultdict(list)                             # key -> files
         for path in tree.images:
             self.files[image_key(path.name)].append(path)
@@ -144,8 +145,9 @@ class Matcher:
             if not same_bytes(first, path):
                 return "different image files have this name, such as " + " and ".join(
                     map(self.tree.name, (first, path)))
-        for path in others:
+        for path in (path for path in others if path not in self.copies):
             self.tree.skip(path, COPY)
+        self.copies.update(others)
         return first
 
 
