@@ -218,13 +218,13 @@ plots.save(fig, ws, "02_usage")
 # %%
 worst = details[NAMES[0]]["psnr"].argsort()[:8].numpy()
 rng = np.random.default_rng(training.seed)
-chosen = rng.choice(len(dataset.splits[SPLIT]), 8, replace=False)
+chosen = rng.choice(len(dataset.splits[SPLIT]), len(worst), replace=False)
 fig, axs = plt.subplots(2, 1, figsize=(8.5, 7))
 for ax, picks, title in zip(axs, (chosen, worst), ("drawn by seed", "the worst")):
     x = dataset[dataset.splits[SPLIT][picks]]
     x_hat = [m.decode(m.encode(x.to(ws.device))).cpu() for m in models.values()]
     title = f"{title}: original, {NAMES[0]}, {NAMES[1]}"
-    plots.show_images(ax, torch.cat([x, *x_hat]), title=title)
+    plots.show_images(ax, torch.cat([x, *x_hat]), per_row=len(x), title=title)
 plots.save(fig, ws, "02_reconstructions")
 
 # %%

@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from vqlib.backend.paths import home
+from vqlib.data.sources import locate
 from vqlib.plots import UNDATED, figure_folder
 from vqlib.records import record
 from vqlib.workspace import open_workspace
@@ -104,6 +105,8 @@ def main() -> int:
     scripts = [script for script in sorted(HERE.glob("0?_*.py"))
                if not args.which or script.stem[:2] in args.which]
     try:
+        if os.environ.get("VQLIB_DATA"):  # kernels run in another folder: what is meant is here
+            os.environ["VQLIB_DATA"] = str(locate())
         ws = open_workspace()
     except ValueError as error:
         print(f"vqlib: {error}", file=sys.stderr)

@@ -20,6 +20,7 @@ from vqlib.backend.files import Lock
 from vqlib.checkpoint import load_model, save_model
 from vqlib.cli import parser
 from vqlib.cli.options import compile_parts
+from vqlib.data.catalogue import CATALOGUE, File, Published
 from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import open_source
 from vqlib.entropy_constrained import EntropyConstrainedEncoder
@@ -598,3 +599,46 @@ def test_a_codebook_that_hardly_anything_uses_is_said_to_be(ham, tmp_path, capsy
     save_model(tmp_path / "v.safetensors", wide, **METADATA)
     runs("evaluate", "--vqvae", tmp_path / "v.safetensors", "--data", ham[0], "--split", "all")
     assert "only 1 of 64 codes are in use" in " ".join(json.loads(capsys.readouterr().out)["notes"])
+
+
+def test_what_is_left_out_is_counted_and_listed_in_the_result_and_beside_it(
+    ham, weights, tmp_path, capsys
+):
+    (ham[0] / "masks").mkdir()
+    for i in range(5):
+        picture(i).save(ham[0] / "masks" / f"ISIC_{i:07d}.png")
+    out = tmp_path / "out" / "metrics.json"
+    runs("evaluate", "--vqvae", weights[0], "--data", ham[0], "--split", "all", "--json", out)
+    assert json.loads(capsys.readouterr().out)["skipped"] == [
+        "5 x a mask by its name: masks/ISIC_0000000.png, masks/ISIC_0000001.png, "
+        "masks/ISIC_0000002.png and 2 more"]
+    lines = out.with_name("metrics.json.skipped.csv").read_text().splitlines()
+    assert lines == ["name,reason", *[f"masks/ISIC_{i:07d}.png,a mask by its name"
+                                      for i in range(5)]]
+
+
+def test_columns_of_a_table_can_be_named(ham, weights, capsys):
+    table = ham[0] / "HAM10000_metadata.csv"
+    table.write_text(table.read_text().replace("image_id,dx,", "image_id,finding,"))
+    command = ["evaluate", "--vqvae", weights[0], "--data", ham[0], "--split", "all"]
+    assert "--label-column" in fails(capsys, *command)
+    runs(*command, "--label-column", "finding")
+    assert json.loads(capsys.readouterr().out)["reconstruction"]["images"] == 40
+
+
+def test_download_lists_what_there_is_and_what_is_present(home, capsys):
+    runs("download", "list")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *CATALOGUE]
+    assert "10015  2.8 GB       CC BY-NC 4.0  -" in lines[1]
+    (home / "data" / "dermamnist-28").mkdir(parents=True)
+    (home / "data" / "dermamnist-28" / "dermamnist.npz.part").write_bytes(bytes(2_000_000))
+    runs("download", "list")
+    assert "2.0 MB of 19.7 MB" in capsys.readouterr().out
+
+
+def test_a_failed_download_is_one_line(monkeypatch, capsys):
+    file = File("a.npz", ("http://127.0.0.1:9/a.npz",), 10, "md5:00")
+    monkeypatch.setitem(CATALOGUE, "dermamnist-28", Published("A", 1, ((file,),)))
+    line = fails(capsys, "download", "DermaMNIST-28")
+    assert "http://127.0.0.1:9/a.npz (10 bytes, md5:00)" in line

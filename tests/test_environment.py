@@ -143,7 +143,7 @@ def test_every_package_that_the_library_imports_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     distributions = {"PIL": "pillow", "skimage": "scikit-image", "umap": "umap-learn",
                      "IPython": "ipykernel", "matplotlib_inline": "ipykernel",
-                     "traitlets": "ipywidgets"}
+                     "traitlets": "ipywidgets", "charset_normalizer": "charset-normalizer"}
     everywhere = {*bounds(project["dependencies"])}
     of_report = {*bounds(project["optional-dependencies"]["report"])}
     for path in MODULES:

@@ -13,6 +13,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
+from conftest import picture
 from jupyter_client.kernelspec import get_kernel_spec
 from jupyter_server.services.contents.largefilemanager import LargeFileManager
 from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
@@ -98,6 +99,28 @@ def test_a_finished_run_is_not_trained_again(executed):
     again = python(NOTEBOOKS / "run.py", "02", "04", home=home)
     assert again.returncode == 0, again.stderr[-3000:]
     assert [log.read_text() for log in logs] == before
+
+
+def first_notebook(home):
+    return (home / "notebooks" / "executed" / "smoke" / f"{NAMES[0]}.ipynb").read_text()
+
+
+def test_a_relative_path_means_the_same_folder_to_the_notebooks_as_to_who_gave_it(ham, tmp_path):
+    home, (root, _) = tmp_path / "home", ham
+    shutil.copytree(root / "HAM10000_images_part_1", home / "ham" / "another_set")
+    run = python(NOTEBOOKS / "run.py", "01", home=home, cwd=root.parent, VQLIB_DATA=root.name)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "HAM10000" in run.stdout
+    assert "40 images used, 0 skipped" in first_notebook(home)
+
+
+def test_one_class_is_one_row_of_pictures(tmp_path):
+    for i in range(40):
+        (tmp_path / "set" / "nevus").mkdir(parents=True, exist_ok=True)
+        picture(i).save(tmp_path / "set" / "nevus" / f"{i}.png")
+    run = python(NOTEBOOKS / "run.py", "01", home=tmp_path, cwd=tmp_path, VQLIB_DATA="set")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "nevus" in first_notebook(tmp_path)
 
 
 def test_nbconvert_executes_one_alone_from_any_folder(executed, tmp_path):

@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.utils import make_grid
 
 from vqlib.data.decode import Geometry
-from vqlib.data.sources import DataError
+from vqlib.data.records import DataError
 from vqlib.pictures import (
     EXIF_ORIENTATION,
     code_colours,

@@ -2,11 +2,13 @@
 import dataclasses
 
 import pytest
+from conftest import picture
 
 from vqlib.backend.files import FileError
 from vqlib.checkpoint import save_model
 from vqlib.data.dataset import Dataset
-from vqlib.data.sources import DataError, read_synthetic
+from vqlib.data.records import DataError
+from vqlib.data.sources import read_synthetic
 from vqlib.presets import PRESETS
 from vqlib.train import TrainConfig, train_vqvae
 from vqlib.vqvae import VQVAE
@@ -52,6 +54,23 @@ def test_a_real_folder_is_used_under_the_presets_limit_and_synthetic_data_whole(
     monkeypatch.setitem(PRESETS, "smoke", dataclasses.replace(SMOKE, limit=10))
     assert len(open_workspace("smoke", ham[0]).dataset) == 10
     assert len(open_workspace("smoke").dataset) == 40
+
+
+def test_too_few_images_stop_before_any_training(tmp_path):
+    for i in range(5):
+        (tmp_path / "five" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        picture(i).save(tmp_path / "five" / "ab"[i % 2] / f"{i}.png")
+    with pytest.raises(DataError, match=r"no image falls into the \w+ split; 5 images are too few"):
+        open_workspace("smoke", tmp_path / "five")
+
+
+def test_what_is_left_out_is_told_and_listed_beside_the_weights(ham):
+    (ham[0] / "masks").mkdir()
+    picture(0).save(ham[0] / "masks" / "ISIC_0000001.png")
+    workspace = open_workspace("smoke", ham[0])
+    assert "1 skipped\n        1 x a mask by its name: masks/ISIC_0000001.png" in str(workspace)
+    assert (workspace.folder / "skipped.csv").read_bytes() == (
+        b"name,reason\r\nmasks/ISIC_0000001.png,a mask by its name\r\n")
 
 
 def test_the_metadata_of_a_model_names_its_data(workspace):

@@ -15,9 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from vqlib.data import folders
 from vqlib.data.augment import centre_crop, to_unit
-from vqlib.data.decode import Geometry, crop_or_pad, read_rgb, resize_centre
-from vqlib.data.sources import DataError, is_image
+from vqlib.data.decode import FORMATS, Geometry, crop_or_pad, read_rgb, resize_centre
+from vqlib.data.records import DataError
 
 EXIF_ORIENTATION = 0x0112   # 1: as stored; 5 to 8: width and height change places
 
@@ -34,24 +35,28 @@ class Picture:
 def list_files(paths: list[Path]) -> list[Path]:
     """The files given, and every picture below the folders given, in order.
 
-    Raises DataError for a path that does not exist and for a folder without pictures.
+    Raises DataError for a path that does not exist or is no file, and for a folder without
+    pictures. Hidden files, thumbnails and masks below a folder are left out by their names.
     """
     files = []
     for path in map(Path, paths):
         if not path.exists():
             raise DataError(f"no such file or folder: {path}")
-        found = [path]
         if path.is_dir():
-            found = [file for file in sorted(path.rglob("*")) if is_image(file)]
+            found = folders.list_files(path).images
             if not found:
                 raise DataError(f"no picture below {path}: JPEG, PNG, BMP, TIFF and WebP are read")
-        files += found
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise DataError(f"{path} is no regular file")          # a pipe would keep us waiting
     return files
 
 
 def upright_size(source: Path | io.BytesIO) -> tuple[int, int]:
     """Width and height in pixels as a viewer shows the picture."""
-    with Image.open(source) as image:
+    with Image.open(source, formats=FORMATS) as image:
         turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
         return image.size[::-1] if turned else image.size
 
@@ -68,7 +73,7 @@ def read_picture(source: Path | io.BytesIO, geometry: Geometry, name="") -> Pict
     except UnidentifiedImageError as e:
         raise DataError(f"{name} is no picture that can be read: save it as JPEG or "
                         "PNG") from e
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+    except Exception as e:                                       # Pillow raises what it likes
         raise DataError(f"{name}: {str(e).replace(str(source), name)}") from e
     if geometry.resize:
         image = resize_centre(image, geometry)

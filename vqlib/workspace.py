@@ -1,5 +1,7 @@
 """Where data, runs, weights and results lie: the preset and the data of a run, and its folders."""
+import csv
 import hashlib
+import io
 import json
 import platform
 import resource
@@ -14,8 +16,9 @@ from vqlib.backend.cpu import keep_pages
 from vqlib.backend.device import default_device
 from vqlib.backend.files import FileError, is_there, read_regular, write_atomically
 from vqlib.backend.paths import home
-from vqlib.data.dataset import Dataset
-from vqlib.data.sources import DataError, open_source
+from vqlib.data.dataset import Dataset, require_splits
+from vqlib.data.records import DataError, listing
+from vqlib.data.sources import open_source
 from vqlib.presets import Preset, choose
 from vqlib.shipped import adopt
 
@@ -49,7 +52,10 @@ class Workspace:
         d = self.dataset
         sizes = ", ".join(f"{name} {len(rows)}" for name, rows in d.splits.items() if name != "all")
         text = (f"data    {d.title}: {len(d)} images, {d.geometry.crop} px; {sizes}; "
-                f"{len(d.skipped)} skipped\npreset  {self.preset.name}, device {self.device}")
+                f"{len(d.skipped)} skipped")
+        text += "".join(f"\n        {line}" for line in listing(d.skipped))
+        text += "".join(f"\nnote    {note}" for note in d.notes)
+        text += f"\npreset  {self.preset.name}, device {self.device}"
         if self.shipped:
             text += f"\nweights that ship, not trained here: {', '.join(self.shipped)}"
         if self.left:
@@ -64,25 +70,38 @@ class Workspace:
                 raise ValueError(f"preset {self.preset.name} has no {what}: take quick or flagship")
 
 
-def open_workspace(preset: str | None = None, data=None, shipped=True) -> Workspace:
-    """Choose the preset and open the data.
+def open_workspace(preset: str | None = None, data=None, shipped=True, **columns) -> Workspace:
+    """Choose the preset and open the data; what was left out is listed in `folder`/skipped.csv.
 
     data: the folder given, else `$VQLIB_DATA`, else data/ham10000, else synthetic images.
     shipped: use weights of data/pretrained that fit, instead of training them again.
-    Raises DataError for an empty `data`, as from a variable that is not set.
+    columns: image_column and label_column of `open_source`. Raises DataError if the data cannot be
+    read, is too little to train and validate on, or has an empty name, as from a variable that is
+    not set.
     """
     if data is not None and not str(data).strip():
         raise DataError("the name of the data is empty: name a folder or .npz, or leave it out")
     keep_pages()                                                 # updates and features are faster
     chosen = choose(preset)
-    source = open_source(data, chosen.n_synthetic, chosen.geometry.side)
+    source = open_source(data, chosen.n_synthetic, chosen.geometry.side, **columns)
     limit = None if source.kind == "synthetic" else chosen.limit
     dataset = Dataset(source, chosen.geometry, limit)
+    require_splits(dataset, "train", "validation")
     workspace = Workspace(chosen, dataset, default_device())
+    write_skipped(workspace.folder / "skipped.csv", dataset.skipped)
     if shipped:
         folder = home() / "data" / "pretrained"
         workspace.shipped, workspace.left = adopt(folder, workspace.folder, chosen, dataset)
     return workspace
+
+
+def write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
+    """A table of what was left out, with the reasons; no file if nothing was."""
+    if not skipped:
+        return path.unlink(missing_ok=True)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("name", "reason"), *skipped])
+    write_atomically(path, text.getvalue().encode())
 
 
 def save_results(workspace: Workspace, notebook: str, key_metric: str, **metrics) -> None:

@@ -1,4 +1,6 @@
 """Small images, folders and sources that several tests of the data need."""
+from pathlib import Path
+
 import numpy as np
 from conftest import picture
 
@@ -25,7 +27,8 @@ def class_folder(path, **files):
 def pixels(path, name, geometry):                                  # -> (3, S, S)
     """The cached square of one image of a class folder."""
     dataset = Dataset(open_source(path), geometry, cache=path / "cache")
-    return dataset.squares([dataset.names.index(name)])[0].int()
+    row = next(i for i, path in enumerate(dataset.names) if Path(path).stem == name)
+    return dataset.squares([row])[0].int()
 
 
 def noise(n, side=24, seed=0):                                     # -> (n, S, S, 3) uint8

@@ -1,9 +1,13 @@
 """Laws of the cache: its fingerprint knows every change, and it is whole or not there."""
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from conftest import picture
+from PIL import ImageOps
 from small_data import array_source, noise
 
 import vqlib.data.cache
@@ -81,3 +85,67 @@ def test_the_index_on_disk_is_plain_json(tmp_path):
     dataset = Dataset(read_synthetic(20, 16, 1), Geometry(16, 16), cache=tmp_path)
     index = json.loads((tmp_path / dataset.fingerprint / "index.json").read_text())
     assert [name for _, name, *_ in index["rows"]] == dataset.names
+
+
+def test_a_file_that_changed_in_place_is_decoded_again(tmp_path):
+    folder, geometry, cache = tmp_path / "set", Geometry(32, 32), tmp_path / "cache"
+    (folder / "nv").mkdir(parents=True)
+    for i in range(3):
+        picture(i).save(folder / "nv" / f"{i}.bmp")
+    before = Dataset(open_source(folder), geometry, cache=cache)
+    pixels = before[np.arange(3)]
+    ImageOps.invert(picture(1)).save(folder / "nv" / "1.bmp")      # as many bytes
+    os.utime(folder / "nv" / "1.bmp", ns=(1, 1))
+    after = Dataset(open_source(folder), geometry, cache=cache)
+    changed = (after[np.arange(3)] != pixels).flatten(1).any(1)
+    assert changed.tolist() == [False, True, False]
+    assert after.fingerprint != before.fingerprint
+    assert after.folder == before.folder
+
+
+@pytest.mark.parametrize("damage", [
+    lambda folder: (folder / "index.json").write_text("{"),
+    lambda folder: (folder / "index.json").write_text("[]"),
+    lambda folder: (folder / "images.npy").unlink(),
+    lambda folder: (folder / "images.npy").write_bytes(b"cut"),
+    lambda folder: (folder / "index.json").unlink(),
+], ids=["index cut", "another index", "no images", "images cut", "no index"])
+def test_a_damaged_cache_is_built_again(tmp_path, damage):
+    source = array_source(noise(20), [f"a{i}" for i in range(20)])
+    before = Dataset(source, Geometry(24, 24), cache=tmp_path)
+    pixels = before[np.arange(20)].clone()
+    damage(before.folder)
+    assert torch.equal(Dataset(source, Geometry(24, 24), cache=tmp_path)[np.arange(20)], pixels)
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_a_name_with_the_same_bytes_is_one_picture_and_none_if_its_classes_differ(tmp_path):
+    for place, i in (("Train/nv/a", 0), ("Test/nv/a", 0), ("nv/c", 1), ("mel/c", 1),
+                     ("mel/e", 2), ("nv/e", 3)):
+        (tmp_path / place).parent.mkdir(exist_ok=True, parents=True)
+        picture(i).save(tmp_path / f"{place}.png")
+    dataset = Dataset(open_source(tmp_path), Geometry(32, 32), cache=tmp_path / "cache")
+    assert dataset.names == ["Test/nv/a.png", "mel/e.png", "nv/e.png"]
+    assert sorted(dataset.skipped) == [
+        ("Train/nv/a.png", "a second copy, byte for byte, of an image"),
+        ("mel/c.png", "one picture, labelled mel and nv"),
+        ("nv/c.png", "one picture, labelled mel and nv")]
+
+
+def test_the_same_bytes_under_other_names_are_images_of_one_lesion(tmp_path):
+    for place, i in (("nv/a", 0), ("nv/b", 0), ("mel/d", 0), ("mel/e", 1)):
+        (tmp_path / place).parent.mkdir(exist_ok=True, parents=True)
+        picture(i, (40, 40)).resize((1, 1)).resize((40, 40)).save(tmp_path / f"{place}.png")
+    dataset = Dataset(open_source(tmp_path), Geometry(32, 32), cache=tmp_path / "cache")
+    assert dict(zip(dataset.names, dataset.lesions)) == {
+        "mel/d.png": "mel/d.png", "nv/a.png": "mel/d.png", "nv/b.png": "mel/d.png",
+        "mel/e.png": "mel/e.png"}
+
+
+def test_a_disk_without_room_is_told_before_it_is_full(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DataError, match=r"decoding 20 images takes .* GB"):
+        Dataset(array_source(noise(20), [*"abcdefghijklmnopqrst"]), Geometry(24, 24),
+                cache=tmp_path / "cache")
+    assert [*(tmp_path / "cache").iterdir()] == []

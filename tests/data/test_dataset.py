@@ -6,7 +6,15 @@ from PIL import Image
 from small_data import array_source, noise, sides
 
 import vqlib.data.cache
-from vqlib.data.dataset import SPLITS, Dataset, assert_disjoint, split_of, statistics
+from vqlib.data.dataset import (
+    SPLITS,
+    Dataset,
+    assert_disjoint,
+    require_splits,
+    split_notes,
+    split_of,
+    statistics,
+)
 from vqlib.data.decode import Geometry
 from vqlib.data.sources import DataError, Source, open_source
 from vqlib.metrics import REPORT_MEAN, REPORT_STD
@@ -99,3 +107,35 @@ def test_statistics_are_those_of_all_training_pixels_and_of_no_others(dataset):
     assert s["mean"] == pytest.approx(x.mean((0, 2, 3)).tolist(), rel=1e-9)
     assert s["std"] == pytest.approx(x.std((0, 2, 3), correction=0).tolist(), rel=1e-9)
     assert s["variance"] == pytest.approx(float(x.var(correction=0)), rel=1e-9)
+
+
+def test_a_channel_that_never_changes_can_be_divided_by_and_one_colour_is_refused(tmp_path):
+    x = noise(60)
+    x[..., 1:] = 77
+    lesions = [f"a{i}" for i in range(60)]
+    s = statistics(Dataset(array_source(x, lesions), SIDE, cache=tmp_path))
+    assert s["std"][1] == s["std"][2] == 1e-3
+    assert s["std"][0] > 0.1
+    flat = Dataset(array_source(np.full_like(x, 77), lesions), SIDE, cache=tmp_path)
+    with pytest.raises(DataError, match="all pixels of the train split have the same colour"):
+        statistics(flat)
+
+
+def test_a_split_that_is_off_and_a_group_that_is_large_are_noted():
+    groups = [f"g{i}" for i in range(400)]
+    splits = {"train": np.arange(320), "validation": np.arange(40), "test": np.arange(40)}
+    assert split_notes(splits, groups) == []
+    assert split_notes(splits, [*groups[8:], *["g0"] * 8]) == []   # 2 %
+    [note] = split_notes(splits, [*groups[9:], *["g0"] * 9])
+    assert "g0 and what is near to it, holds 9 of 400 images (2%)" in note
+    splits = {"train": np.arange(290), "validation": np.arange(70), "test": np.arange(40)}
+    [note] = split_notes(splits, groups)
+    assert "72 / 18 / 10 % of the images, not 80 / 10 / 10" in note
+
+
+def test_too_few_images_are_refused_before_anything_is_trained(tmp_path):
+    dataset = Dataset(array_source(noise(5), list("abcde")), SIDE, cache=tmp_path)
+    empty = next(name for name in SPLITS if not len(dataset.splits[name]))
+    with pytest.raises(DataError, match=f"no image falls into the {empty} split; 5 images are too"):
+        require_splits(dataset, "all", *SPLITS)
+    require_splits(dataset, "all")

@@ -1,5 +1,6 @@
 """Laws of decoding: every file becomes the pixels that a viewer shows, or is skipped by name."""
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -25,6 +26,12 @@ def half_transparent():
     return image
 
 
+def outline():
+    image = plain("L", 0)
+    image.paste(255, (10, 10, 30, 30))
+    return image
+
+
 def plain(mode, colour):
     return Image.new(mode, (40, 40), colour)
 
@@ -36,7 +43,6 @@ FORMATS = {  # name: suffix, image, options of save, colour of the upper and of 
     ),
     "alpha": (".png", half_transparent(), {}, WHITE, RED),
     "palette": (".png", plain("RGB", RED).quantize(4), {}, RED, RED),
-    "one_bit": (".png", plain("1", 1), {}, WHITE, WHITE),
 }
 
 
@@ -68,6 +74,15 @@ def stored(suffix):
     return out.getvalue()
 
 
+def photograph(entry):
+    """A JPEG marked as turned, with an EXIF entry that Pillow reads and cannot write again."""
+    turned = struct.pack("<HHII", 0x0112, 3, 1, 6)
+    tiff = b"II*\0" + struct.pack("<IH", 8, 2) + turned + entry + struct.pack("<III", 0, 2, 1)
+    exif = b"Exif\0\0" + tiff
+    data = stored("jpeg")
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+
+
 def misplaced_chunk():
     """A PNG in which what follows byte 100 of the pixels is taken for the head of a chunk."""
     data = stored("png")
@@ -83,6 +98,11 @@ UNUSABLE = {
     "tiny": (".png", Image.new("RGB", (20, 60)), {}),
     "cut_png": (".png", stored("png")[:700], {}),
     "chunk": (".png", misplaced_chunk(), {}),
+    "one_bit": (".png", plain("1", 1), {}),
+    "black_and_white": (".png", outline(), {}),
+    "postscript": (".jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n", {}),
+    "software": (".jpg", photograph(struct.pack("<HHIf", 0x0131, 11, 1, 1.0)), {}),
+    "unit": (".jpg", photograph(struct.pack("<HHII", 0x0128, 5, 1, 38)), {}),
 }
 
 
@@ -90,12 +110,12 @@ UNUSABLE = {
 def test_an_unusable_file_is_listed_by_name_and_the_rest_is_used(tmp_path, geometry):
     source = open_source(class_folder(tmp_path, **UNUSABLE))
     dataset = Dataset(source, geometry, cache=tmp_path / "cache")
-    assert dataset.names == ["good"]
+    assert dataset.names == ["nv/good.png"]
     reasons = dict(dataset.skipped)
-    assert set(reasons) == {name + suffix for name, (suffix, *_) in UNUSABLE.items()}
+    assert set(reasons) == {f"nv/{name}{suffix}" for name, (suffix, *_) in UNUSABLE.items()}
     assert all(reasons.values())
-    assert "20 x 60" in reasons["tiny.png"]
-    assert "16" in reasons["sixteen_bits.png"]
+    assert "20 x 60" in reasons["nv/tiny.png"]
+    assert "16" in reasons["nv/sixteen_bits.png"]
     assert not any(str(tmp_path) in reason for reason in reasons.values())
 
 

@@ -1,7 +1,7 @@
 """Laws of the five explorers together: nothing is opened before it is looked at."""
 import pytest
 
-from vqlib.data.sources import DataError
+from vqlib.data.records import DataError
 from vqlib.explorers.all_five import all_five
 
 pytestmark = pytest.mark.usefixtures("home")

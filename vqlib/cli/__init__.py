@@ -7,13 +7,13 @@ import sys
 
 from vqlib.backend.cpu import keep_pages
 from vqlib.backend.distributed import joined, rank
-from vqlib.cli import codes, evaluate, explore, inpaint, reconstruct, sample, train
+from vqlib.cli import codes, download, evaluate, explore, inpaint, reconstruct, sample, train
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m vqlib", description=__doc__.split("\n")[0])
     commands = top.add_subparsers(dest="command", required=True)
-    for command in (train, evaluate, sample, reconstruct, inpaint, codes, explore):
+    for command in (download, train, evaluate, sample, reconstruct, inpaint, codes, explore):
         command.add(commands)
     return top
 

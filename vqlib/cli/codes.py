@@ -9,7 +9,7 @@ import torch
 from vqlib.backend.files import write_atomically
 from vqlib.cli.options import add_command, add_decoder, add_weights, open_pipeline
 from vqlib.cli.reconstruct import pictures_of, usable
-from vqlib.data.sources import DataError
+from vqlib.data.records import DataError
 from vqlib.pictures import to_png
 from vqlib.pipeline import LEAST_SQUARES
 

@@ -7,14 +7,23 @@ from vqlib import metrics
 from vqlib.backend.device import default_device
 from vqlib.backend.files import FileError, read_regular, write_atomically
 from vqlib.checkpoint import load_model
-from vqlib.cli.options import add_command, add_data, add_sampling, positive, sampling_of
+from vqlib.cli.options import (
+    add_command,
+    add_data,
+    add_sampling,
+    columns_of,
+    positive,
+    sampling_of,
+)
 from vqlib.data.dataset import Dataset, Geometry
+from vqlib.data.records import listing
 from vqlib.data.sources import open_source
 from vqlib.entropy_constrained import encoder_for
 from vqlib.flow_decoder import StochasticDecoder
 from vqlib.identity import known_pictures, origin_of
 from vqlib.pipeline import find_weights, load_flow_decoder, load_prior, notes_on, pretrained
 from vqlib.presets import PRESETS
+from vqlib.workspace import write_skipped
 
 
 def add(commands) -> None:
@@ -64,14 +73,18 @@ def run(args) -> None:
         raise ValueError("entropy-constrained encoding (--lambda) needs a prior: --prior FILE")
     geometry = Geometry(**metadata["geometry"])
     preset = PRESETS.get(metadata.get("preset"), PRESETS["quick"])
-    dataset = Dataset(open_source(args.data, preset.n_synthetic, geometry.side), geometry)
+    source = open_source(args.data, preset.n_synthetic, geometry.side, **columns_of(args))
+    dataset = Dataset(source, geometry)
     others = [prior, decoder and decoder.flow_decoder]
     seen, notes = trained_on(args, dataset, vqvae, *others)
     result = {"vqvae": args.vqvae.name, "data": dataset.title,
-              "images_skipped": len(dataset.skipped), "images_trained_on": seen,
+              "images_skipped": len(dataset.skipped), "skipped": listing(dataset.skipped),
+              "images_trained_on": seen,
               "notes": [*dataset.notes, *notes_on(*others), *notes],
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
     result["notes"] += usage_notes(result["reconstruction"])
+    if args.json:
+        write_skipped(args.json.with_name(f"{args.json.name}.skipped.csv"), dataset.skipped)
     if prior:
         encoder = encoder_for(vqvae, prior, args.lambda_)
         likelihood = metrics.evaluate_prior(prior, encoder, dataset, args.split, classes)

@@ -108,6 +108,14 @@ def in_words(settings: dict) -> str:
 def add_data(p) -> None:
     p.add_argument("--data", type=place,
                    help="folder or .npz; default: $VQLIB_DATA, data/ham10000, synthetic")
+    p.add_argument("--image-column", metavar="NAME",
+                   help="of a table beside the images: names of images; default: found")
+    p.add_argument("--label-column", metavar="NAME",
+                   help="of a table beside the images: classes; default: dx, diagnosis, label, ...")
+
+
+def columns_of(args) -> dict:
+    return {"image_column": args.image_column, "label_column": args.label_column}
 
 
 def add_compile(p) -> None:

@@ -10,7 +10,7 @@ from vqlib import metrics
 from vqlib.backend.files import write_atomically
 from vqlib.cli.options import add_command, add_decoder, add_weights, open_pipeline
 from vqlib.data import synthetic
-from vqlib.data.sources import DataError
+from vqlib.data.records import DataError
 from vqlib.pictures import Picture, code_map, read_pictures, sheet, to_png
 
 ON_SHEET = 16                                                    # pictures: a sheet is to be seen

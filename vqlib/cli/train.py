@@ -10,7 +10,7 @@ from vqlib import train
 from vqlib.backend.files import FileError, is_there
 from vqlib.checkpoint import load_model, save_model
 from vqlib.cli.fine_tuning import check_init, start_from
-from vqlib.cli.options import HELP, add_compile, add_data, compile_parts, positive
+from vqlib.cli.options import HELP, add_compile, add_data, columns_of, compile_parts, positive
 from vqlib.data.dataset import statistics
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT
@@ -57,7 +57,7 @@ def add(commands) -> None:
 
 def run(args) -> None:
     check_files(args)
-    ws = open_workspace(args.preset, args.data, shipped=False)
+    ws = open_workspace(args.preset, args.data, shipped=False, **columns_of(args))
     print(ws)
     if args.model not in ("all", "vqvae") and settings_of(ws.preset, args.model) is None:
         raise ValueError(f"preset {ws.preset.name} has no {args.model}: it is a VQ-VAE only")

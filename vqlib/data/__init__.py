@@ -1,1 +1,1 @@
-"""Where images come from: files in five layouts, or lesions drawn from known factors."""
+"""Where images come from: what people have, published sets, or lesions drawn from known factors."""

@@ -1,25 +1,30 @@
 """Decodes a whole source once, on all cores, into a folder of two files.
 
 images.npy holds (N, 3, S, S) uint8; index.json names each usable image, its class, its lesion and
-its group of near-duplicates, and says why other images could not be used.
+its group of near-duplicates, says why other images could not be used, and how the files looked:
+a file that was changed since is decoded again.
 """
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from vqlib.data.decode import Geometry, decode
+from vqlib.data.folders import COPY, image_key
 from vqlib.data.near_duplicates import near_groups
-from vqlib.data.sources import DataError, Source
+from vqlib.data.records import DataError, Record, Source, printable
 
-CACHE_VERSION = 1
+CACHE_VERSION = 1  # part of every fingerprint: runs are found by it
+INDEX_VERSION = 2  # of index.json and of how groups are made: older caches are built again
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 CHUNK = 64       # images per task: one task per image would cost a tenth more
 
 
@@ -27,14 +32,40 @@ def fingerprint(source: Source, geometry: Geometry) -> str:
     """16 hex digits that identify a cache.
 
     They change with any name, class, lesion, file size or array of the source, and the geometry.
+    Files of the same size may differ: see `content`.
     """
     h = hashlib.sha256(repr((CACHE_VERSION, source.kind, asdict(geometry))).encode())
     for r in source.records:
-        size = r.place.stat().st_size if isinstance(r.place, Path) else r.place
+        size = file_state(r.place)[0] if isinstance(r.place, Path) else r.place
         h.update(f"{r.name}\t{r.label}\t{r.lesion}\t{size}\n".encode())
     if source.array is not None:
         h.update(np.ascontiguousarray(source.array))
     return h.hexdigest()[:16]
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns; (-1, 0) of a file that is gone."""
+    try:
+        state = path.stat()
+        return state.st_size, state.st_mtime_ns
+    except OSError:
+        return -1, 0
+
+
+def states(source: Source) -> list[int]:
+    """When each file was changed last; [] of a source without files."""
+    return [file_state(r.place)[1] for r in source.records if isinstance(r.place, Path)]
+
+
+def read_index(folder: Path, source: Source) -> dict | None:
+    """The index of a cache; None if there is none, or if it is damaged or older than its files."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        whole = index["version"] == INDEX_VERSION and index["changed"] == states(source)
+        size = (folder / "images.npy").stat().st_size
+        return index if whole and size == index["bytes"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
@@ -45,18 +76,26 @@ def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
     try:
-        write_cache(source, geometry, scratch)
-        os.replace(scratch, folder)
+        write_cache(source, geometry, scratch / "new")
+        if read_index(folder, source) is None:                     # else another process was first
+            if folder.exists():
+                os.replace(folder, scratch / "old")
+            os.replace(scratch / "new", folder)
     except OSError:
-        if not (folder / "index.json").exists():                   # else another process was first
+        if read_index(folder, source) is None:
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_cache(source: Source, geometry: Geometry, folder: Path) -> None:
-    n = len(source.records)
+    n, changed = len(source.records), states(source)
     shape = (n, 3, geometry.side, geometry.side)
+    folder.mkdir()
+    free = shutil.disk_usage(folder).free                          # a full disk would end Python
+    if free < math.prod(shape):
+        raise DataError(f"decoding {n} images takes {math.prod(shape) / 1e9:.1f} GB in "
+                        f"{folder.parent.parent.name}/, {free / 1e9:.1f} GB are free")
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
 
     def decode_chunk(start: int) -> list[str | None]:
@@ -69,6 +108,8 @@ def write_cache(source: Source, geometry: Geometry, folder: Path) -> None:
         flushed = pool.submit(images.flush)                        # while hashes are compared
         index = index_of(source, images, failures)
         flushed.result()
+    size = (folder / "images.npy").stat().st_size
+    index |= {"version": INDEX_VERSION, "changed": changed, "bytes": size}
     (folder / "index.json").write_text(json.dumps(index))
 
 
@@ -77,9 +118,9 @@ def decode_into(images: np.ndarray, i: int, source: Source, geometry: Geometry) 
     place = source.records[i].place
     try:
         images[i] = decode(place, source.array, geometry)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        # Pillow raises SyntaxError for a broken PNG
-        return f"{type(e).__name__}: {str(e).replace(str(place), '')}".strip()
+    except Exception as e:       # whatever one file does to Pillow (EXIF and all), others are used
+        reason = str(e).replace(repr(str(place)), "").replace(str(place), "")
+        return printable(f"{type(e).__name__}: {reason}").strip().replace("\n", " ")
     return None
 
 
@@ -90,15 +131,62 @@ def index_of(source: Source, images: np.ndarray, failures: list[str | None]) -> 
     failed: [file or name, reason] of the others. Raises DataError if no image is usable.
     """
     rows, failed = [], []
-    for i, (record, failure) in enumerate(zip(source.records, failures)):
-        if failure is None:
-            rows.append((i, record.name, record.label, record.lesion))
+    digests = digests_of(source.records, failures)
+    copies, lesions = find_copies(source.records, digests)
+    for i, record in enumerate(source.records):
+        if failure := failures[i] or copies.get(i):
+            name = record.name if "/" in record.name else getattr(record.place, "name", record.name)
+            failed.append((printable(name), failure))
         else:
-            failed.append((getattr(record.place, "name", record.name), failure))
+            rows.append((i, record.name, record.label, lesions.get(i, record.lesion)))
     if not rows:
         name, failure = failed[0]
         raise DataError(f"none of {len(failed)} images could be used; the first, {name}: {failure}")
     if failed:
         images = images[[i for i, *_ in rows]]                     # a copy only where there must be
     groups = near_groups(images, [lesion for *_, lesion in rows])
-    return {"rows": rows, "failed": failed, "groups": groups}
+    return {"rows": rows, "failed": failed, "groups": groups,
+            "content": content(source.records, digests)}
+
+
+def digests_of(records: list[Record], failures: list[str | None]) -> dict[int, str]:
+    """Row -> digest of a file's bytes, where lesion ids do not say what it is or its size does."""
+    digests = {}
+    for i, record in enumerate(records):
+        if failures[i] or not isinstance(record.place, Path):
+            continue
+        if record.lesion == record.name or record.place.suffix.lower() not in JPEG:
+            with record.place.open("rb") as file:
+                digests[i] = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    return digests
+
+
+def find_copies(records: list[Record], digests: dict[int, str]):
+    """-> ({row: why it is left out}, {row: lesion}), for images without lesion ids.
+
+    The same bytes under the same file name are one picture: one is used, none if they have
+    different classes. Under other names they are used, as images of one lesion.
+    """
+    same, copies, lesions = defaultdict(lambda: defaultdict(list)), {}, {}
+    for i, digest in digests.items():
+        if records[i].lesion == records[i].name:
+            same[digest][image_key(records[i].name)].append(i)
+    for of_name in same.values():
+        first = records[min(min(rows) for rows in of_name.values())].lesion
+        for rows in of_name.values():
+            lesions[rows[0]] = first
+            labels = sorted({records[i].label for i in rows})
+            if len(labels) > 1:
+                copies |= dict.fromkeys(rows, f"one picture, labelled {' and '.join(labels)}")
+            copies |= dict.fromkeys(rows[1:], COPY) if len(labels) == 1 else {}
+    return copies, lesions
+
+
+def content(records: list[Record], digests: dict[int, str]) -> str:
+    """A digest of all files whose size does not tell when their pixels change; "" without any.
+
+    JPEG is left out: its size tells, and fingerprints of published runs are of JPEG sets.
+    """
+    kept = [digest for i, digest in digests.items()
+            if records[i].place.suffix.lower() not in JPEG]
+    return hashlib.sha256("".join(kept).encode()).hexdigest() if kept else ""

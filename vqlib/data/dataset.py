@@ -5,6 +5,7 @@ Letters: N images, B images in a batch, S side of a cached square, C side of the
 import hashlib
 import json
 import mmap
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,15 @@ from torch import Tensor
 
 from vqlib.backend.paths import home
 from vqlib.data.augment import centre_crop, to_unit
-from vqlib.data.cache import build_cache, fingerprint
+from vqlib.data.cache import build_cache, fingerprint, read_index
 from vqlib.data.decode import Geometry
-from vqlib.data.sources import DataError, Source
+from vqlib.data.records import DataError, Source
 
 SPLITS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # upper ends on the unit interval
+CONSTANT = 1e-3  # a quarter of a step of 8 bits: smaller standard deviations are none
+OFF = 5         # points of percent that a share may be off before a note says so
+LARGEST = 0.02  # of all images that one group may hold without a note
+FEW = 6         # images that a group may always hold: HAM10000's largest lesion has as many
 HELD_BYTES = 2**22  # read before memory is given back; each read maps up to five times as much
 
 
@@ -47,10 +52,11 @@ class Dataset:
         self.fingerprint = fingerprint(source, geometry)
         folder = Path(cache or home() / "data" / "cache") / self.fingerprint
         self.folder = folder
-        if not (folder / "index.json").exists():
+        if (index := read_index(folder, source)) is None:
             build_cache(source, geometry, folder)
-
-        index = json.loads((folder / "index.json").read_text())
+            index = json.loads((folder / "index.json").read_text())
+        if index["content"]:
+            self.fingerprint = _digest(self.fingerprint + index["content"]).hex()[:16]
         self.skipped = source.skipped + [tuple(failed) for failed in index["failed"]]
         rows = [(*row, group) for row, group in zip(index["rows"], index["groups"])]
         if limit:
@@ -69,6 +75,7 @@ class Dataset:
         self.splits = {name: np.flatnonzero(sides == name) for name in SPLITS}
         self.splits["all"] = np.arange(len(sides))
         assert_disjoint(self.splits, self.lesions)
+        self.notes += split_notes(self.splits, groups)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -114,16 +121,36 @@ def assert_disjoint(splits: dict, lesions: list[str]) -> None:
                 )
 
 
+def split_notes(splits: dict, groups: list[str]) -> list[str]:
+    """What is odd about a split: shares that are off, or a group that weighs too much in one."""
+    n, notes = len(groups), []
+    shares = [100 * len(splits[name]) / n for name in SPLITS]
+    if max(abs(share - wanted) for share, wanted in zip(shares, (80, 10, 10))) > OFF:
+        notes.append("the split is " + " / ".join(f"{share:.0f}" for share in shares)
+                     + " % of the images, not 80 / 10 / 10: few lesions, or large groups")
+    group, size = Counter(groups).most_common(1)[0]
+    if size > max(FEW, LARGEST * n):
+        notes.append(f"the largest group, {group} and what is near to it, holds {size} of {n} "
+                     f"images ({size / n:.0%}): one lesion, or pictures that look alike")
+    return notes
+
+
+def require_splits(dataset: "Dataset", *names: str) -> None:
+    """Raises DataError, before anything is trained, if a split has no image."""
+    for name in names:
+        if not len(dataset.splits[name]):
+            raise DataError(f"{dataset.title}: no image falls into the {name} split; "
+                            f"{len(dataset)} images are too few, or too much alike")
+
+
 def statistics(dataset: Dataset, split: str = "train") -> dict:
     """Mean and std of each channel and the variance of all values, of centre crops in [0, 1].
 
-    variance = mean(std^2) + var(mean). Raises DataError if the split is empty.
+    variance = mean(std^2) + var(mean). A channel that never changes gets the std CONSTANT, so that
+    it can be divided by. Raises DataError if the split is empty, or of one colour.
     """
+    require_splits(dataset, split)
     rows = dataset.splits[split]
-    if not len(rows):
-        raise DataError(
-            f"{dataset.title}: no image falls into the {split} split; {len(dataset)} are too few"
-        )
     n, sums, sums_of_squares = 0, np.zeros(3), np.zeros(3)
     for chunk in in_chunks(rows, 256):
         x = dataset[chunk].cpu().double().numpy()                  # a float32 sum would drift
@@ -131,9 +158,12 @@ def statistics(dataset: Dataset, split: str = "train") -> dict:
         sums += x.sum((0, 2, 3))
         sums_of_squares += (x**2).sum((0, 2, 3))
     mean, mean_square = sums / n, sums_of_squares / n              # (3,)
+    variances = mean_square - mean**2
+    if variances.max() < CONSTANT**2:
+        raise DataError(f"{dataset.title}: all pixels of the {split} split have the same colour")
     return {
         "mean": mean.tolist(),
-        "std": np.sqrt(mean_square - mean**2).tolist(),
+        "std": np.sqrt(np.maximum(variances, CONSTANT**2)).tolist(),
         "variance": mean_square.mean() - mean.mean() ** 2,
     }
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+Image.init()
+# not Ghostscript and what only looks like an image: plugins that run programs, or read headers only
+FORMATS = tuple(name for name in Image.ID if name in Image.OPEN and name not in {
+    "EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 
 @dataclass(frozen=True)
 class Geometry:
@@ -46,7 +50,7 @@ def decode(place: Path | int, array: np.ndarray | None, geometry: Geometry) -> n
 
 def read_rgb(path: Path, geometry: Geometry) -> Image.Image:
     """Read a file as a viewer shows it: upright, RGB, transparent parts on white."""
-    with Image.open(path) as opened:
+    with Image.open(path, formats=FORMATS) as opened:
         image = opened
         if geometry.resize:            # a JPEG is shrunk while it is decoded: faster
             image.draft("RGB", (2 * geometry.resize, 2 * geometry.resize))
@@ -56,10 +60,28 @@ def read_rgb(path: Path, geometry: Geometry) -> Image.Image:
         if "A" in image.getbands() or "transparency" in image.info:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
+        one_bit = image.mode == "1"
         if image.mode != "RGB":        # grayscale, palette, CMYK
             image = image.convert("RGB")
         image.load()                   # before the file is closed
+    if one_bit or is_mask(image):
+        raise ValueError("black and white only: a mask, no photograph")
     return image
+
+
+def is_mask(image: Image.Image) -> bool:
+    """Whether an RGB image has two greys only: a segmentation, whatever its name."""
+    colours = image.getcolors(2) or ()                             # None if there are more
+    return len(colours) == 2 and all(r == g == b for _, (r, g, b) in colours)
+
+
+def is_mask_file(path: Path) -> bool:
+    """Whether a file is a mask by its pixels; an unreadable one is none."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.mode == "1" or is_mask(image.convert("RGB"))
+    except Exception:                  # whatever is wrong with it is told when it is decoded
+        return False
 
 
 def resize_centre(image: Image.Image, geometry: Geometry) -> Image.Image:

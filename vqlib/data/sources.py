@@ -1,247 +1,329 @@
-"""Where images come from: five layouts -> records with a name, a class and a lesion.
+"""Where images come from: what people have -> records with a name, a class and a lesion.
 
-data/README.md describes the layouts. Nothing is decoded here.
+data/README.md describes what is read. Nothing is decoded here, and nothing is guessed: a table
+beside images is used, or the reader is told which one was not understood.
 """
-import csv
+import filecmp
 import os
-import zipfile
-import zlib
-from collections import defaultdict
-from dataclasses import dataclass, field
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import numpy as np
 
 from vqlib.backend.paths import home
 from vqlib.data import synthetic
+from vqlib.data.arrays import has_images, read_medmnist
+from vqlib.data.classes import name_classes
+from vqlib.data.decode import is_mask_file
+from vqlib.data.folders import COPY, Tree, image_key, last_part, list_files, without_suffix
+from vqlib.data.records import DataError, Record, Source, listing, printable
+from vqlib.data.tables import LABELS, LESIONS, Table, find_tables
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-HAM_COLUMNS = {"lesion_id", "image_id", "dx"}
-ISIC_CLASSES = {
-    "MEL": "mel",
-    "NV": "nv",
-    "BCC": "bcc",
-    "AKIEC": "akiec",
-    "BKL": "bkl",
-    "DF": "df",
-    "VASC": "vasc",
-}
-
-
-class DataError(ValueError):
-    """The data cannot be used as it is; the message names the file, the value and what to do."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One image before decoding."""
-
-    name: str            # unique in its source
-    label: str
-    lesion: str          # images of one lesion stay on one side of a split
-    place: Path | int    # a file, or a row of the source's array
+PUBLISHED = (  # kind, name of a table or ids in it, title
+    ("ham10000", r"HAM_?10000|HAM_\d{7}", "HAM10000"),
+    ("isic2018", r"ISIC_?2018", "ISIC 2018 task 3"),
+    ("isic2019", r"ISIC_?2019", "ISIC 2019"),
+)
+NO_CLASS = re.compile(  # folders that hold images of any class
+    r"(train|test|val|dev)(ing|id|idation)?([_ ]?(set|data|images))?|images?|imgs?|pictures|photos"
+    r"|data(set)?|jpe?g|png|fold_?\d+|(ham.*_|imgs?_|images?_)?(images_)?(part_?\d+)?"
+    r"|ham.*_images|isic.*_input", re.IGNORECASE)
+ADVICE = ("Read are HAM10000, ISIC 2018 and 2019, tables with a column that names images and one "
+          "of classes (dx, diagnosis, label, ...), and a folder for each class")
+NO_LESIONS = ("no lesion ids (ISIC has them in *LesionGroupings.csv or *Metadata.csv): split by "
+              "image and near-duplicate, images of one lesion may stand on both sides")
 
 
-@dataclass
-class Source:
-    """Everything that is known of a data set without decoding it."""
-
-    kind: str
-    title: str                                # printed on top of notebooks and on figures
-    records: list[Record]
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # (name, reason), never replaced
-    notes: list[str] = field(default_factory=list)                # what a reader should know
-    array: np.ndarray | None = None           # (N, S, S, 3) uint8 of sources that are not files
-
-
-def open_source(path=None, n_synthetic=3000, side=64, seed=0) -> Source:
-    """Find out which layout `path` has and list its images.
+def open_source(path=None, n_synthetic=3000, side=64, seed=0,
+                image_column=None, label_column=None) -> Source:
+    """Find out what lies at `path` and list its images.
 
     Without a path: `$VQLIB_DATA`, then data/ham10000, then synthetic images (`n_synthetic` of
-    `side` px). Raises DataError if the path does not exist or has none of the layouts.
+    `side` px). image_column, label_column: of a table whose columns are not found. Raises
+    DataError if the path does not exist or what lies there cannot be read.
     """
-    path = path or os.environ.get("VQLIB_DATA")
-    if not path:
-        standard = home() / "data" / "ham10000"
-        path = standard if standard.is_dir() else "synthetic"
-    if str(path) == "synthetic":
+    path = locate(path)
+    if path == "synthetic":
         return read_synthetic(n_synthetic, side, seed)
-
-    root = Path(path).expanduser()
-    if not root.exists():
-        root = home() / root                                       # notebooks run in their folder
-    if not root.exists():
-        raise DataError(
-            f"no such file or folder: {path}. "
-            "Give one of README's layouts, or unset VQLIB_DATA for synthetic data"
-        )
-    if root.is_dir():
-        return read_folder(root)
-    if root.suffix != ".npz":
-        raise DataError(f"{root.name} is neither a folder nor a MedMNIST .npz")
-    return read_medmnist(root)
+    if path.is_dir():
+        return read_folder(path, image_column, label_column)
+    if path.suffix.lower() == ".npz":
+        return read_medmnist(path)
+    if path.suffix.lower() in (".csv", ".tsv", ".tab"):
+        raise DataError(f"{path.name} is a table: give the folder that holds it and the images")
+    raise DataError(f"{printable(path.name)} is neither a folder nor an .npz. {ADVICE}")
 
 
-def read_folder(root: Path) -> Source:
-    """Read whichever layout a folder has: tables first, then one archive, then class folders."""
-    for pattern, read in (
-        ("HAM10000_metadata*", read_ham10000),
-        ("ISIC2018_Task3_*GroundTruth.csv", read_isic2018),
-    ):
-        tables = sorted(root.glob(pattern)) or sorted(root.glob("*/" + pattern))
-        if tables:
-            return read(root, tables[0])
-    archives = sorted(root.glob("*.npz"))
-    if len(archives) == 1:
+def locate(path=None) -> Path | str:
+    """The absolute path that is meant, or "synthetic"; relative ones are resolved here only.
+
+    They start at the current folder, and if nothing lies there, at the project's.
+    """
+    if path is None:
+        path = os.environ.get("VQLIB_DATA") or None
+    if path is None:
+        standard = home() / "data" / "ham10000"
+        return standard if standard.is_dir() else "synthetic"
+    if str(path) == "synthetic":
+        return "synthetic"
+    if not str(path).strip():
+        raise DataError("the path of the data is empty: name a folder, an .npz, or synthetic")
+    tried = [Path(path).expanduser().absolute(), home() / Path(path).expanduser()]
+    for place in tried:
+        if place.exists():
+            return place
+    raise DataError(f"no such file or folder: {printable(path)}. Fetch a data set with `python -m "
+                    "vqlib download`, or give `synthetic`")
+
+
+def read_folder(root: Path, image_column=None, label_column=None) -> Source:
+    """Read what a folder holds: images with tables, else one archive, else class folders."""
+    tree = list_files(root)
+    tables = find_tables(tree, image_column, label_column)
+    labelled = [table for table in tables if table.labelled]
+    if any(table.matches for table in labelled):
+        labelled = [table for table in labelled if table.matches]
+    if labelled:
+        return read_labelled(tree, labelled, [t for t in tables if t not in labelled])
+    archives = [path for path in tree.others if path.suffix.lower() == ".npz"]
+    if len(archives) > 1 or tree.images:
+        archives = [path for path in archives if has_images(path)]
+    ways = [*map(tree.name, archives), *["folders of images"] * any(class_folders(tree).values())]
+    if archives and len(ways) > 1:
+        raise DataError(f"{printable(root.name)}/ holds {' and '.join(ways)}: name the one that is "
+                        "meant, or move the others away")
+    if archives:
         return read_medmnist(archives[0])
-    return read_class_folders(root)
+    for table in tables:                                           # one of lesions may help
+        if not (table.image and table.lesion and table.matches and ways):
+            raise DataError(not_understood(table))
+    return read_class_folders(tree, tables)
 
 
-def read_table(path: Path, needed: set[str]) -> list[dict]:
-    """Rows of a CSV or TSV, with or without BOM, quotes and CRLF, columns in any order.
-
-    Raises DataError if it is not UTF-8, lacks a needed column or value, or has no rows.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as e:
-        raise DataError(f"{path.name} is not UTF-8 text ({e.reason}): save it as UTF-8") from e
-    delimiter = "\t" if lines and "\t" in lines[0] else ","
-    table = csv.DictReader(lines, delimiter=delimiter)
-    found = set(table.fieldnames or ())
-    if not needed <= found:
-        lacking = sorted(needed - found)
-        raise DataError(f"{path.name} lacks the columns {lacking}; it has {sorted(found)}")
-    rows = list(table)
-    if not rows:
-        raise DataError(f"{path.name} has a header but no rows")
-    for line, row in enumerate(rows, 2):                           # the header is line 1
-        empty = [column for column in sorted(needed) if not row[column]]
-        if empty:
-            raise DataError(f"{path.name}, row {line}: no {' and no '.join(empty)}")
-    return rows
+def not_understood(table: Table) -> str:
+    name = printable(table.path.name)
+    if not table.columns:
+        return f"{name} is no CSV: save it as CSV, or move it away from the images. {ADVICE}"
+    columns = ", ".join(table.columns[:20])
+    found = (f"{table.matches} images are named in {table.image!r}, no classes found"
+             if table.matches else "no image that is there is named in it")
+    return (f"{name} lies beside the images and is not understood: columns {columns}; {found}. "
+            f"{ADVICE}. Name the columns with --image-column and --label-column, or move the "
+            "table away if it says nothing of these images")
 
 
-def is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
+class Matcher:
+    """Finds the file that a table means, and keeps account of what was used."""
 
+    def __init__(self, tree: Tree):
+        self.tree, self.used, self.copies = tree, set(), set()
+        self.known = {}                                            # (name, table) -> file or reason
+        self.files = defaultdict(list)                             # key -> files
+        for path in tree.images:
+            self.files[image_key(path.name)].append(path)
 
-def join_files(rows: list[tuple[str, str, str]], table: Path, root: Path):
-    """Join rows (image, class, lesion) of a table with the image files below `root`.
+    def find(self, name: str, table: Path) -> Path | str:
+        """The file that a name in a table means, or why there is none."""
+        if (name, table) not in self.known:
+            found = self.files.get(image_key(name), [])
+            if len(found) > 1:
+                found = nearest(name, table, found)
+            if any(not same_bytes(found[0], path) for path in found[1:]):
+                found = [path for path in found if not is_mask_file(path)]
+            self.used.update(found)
+            self.known[name, table] = self.choose(found)
+        return self.known[name, table]
 
-    -> (records, skipped): what has no partner, or two labels, is skipped. Raises DataError if
-    nothing has a partner.
-    """
-    files = {path.stem: path for path in sorted(root.rglob("*")) if is_image(path)}
-    labels = defaultdict(set)                                      # image -> {(class, lesion)}
-    for name, label, lesion in rows:
-        labels[name].add((label, lesion))
-    found = sorted(labels.keys() & files.keys())
-    if not found:
-        raise DataError(
-            f"none of the {len(labels)} images of {table.name} lies below {root.name}/: "
-            "unpack the images there"
-        )
-    records, skipped = [], []
-    for name in found:
-        if len(labels[name]) == 1:
-            [(label, lesion)] = labels[name]
-            records.append(Record(name, label, lesion, files[name]))
-        else:
-            skipped.append((name, f"{table.name} has it as {sorted(labels[name])}"))
-    for name in sorted(labels.keys() - files.keys()):
-        skipped.append((name, f"in {table.name}, no such image file"))
-    for name in sorted(files.keys() - labels.keys()):
-        skipped.append((name, f"image file not in {table.name}"))
-    return records, skipped
-
-
-def read_ham10000(root: Path, table: Path) -> Source:
-    """HAM10000 as distributed: a table, and images anywhere below `root`."""
-    rows = [(r["image_id"], r["dx"], r["lesion_id"]) for r in read_table(table, HAM_COLUMNS)]
-    records, skipped = join_files(rows, table, root)
-    return Source("ham10000", "HAM10000 (CC BY-NC 4.0)", records, skipped)
-
-
-def read_isic2018(root: Path, table: Path) -> Source:
-    """ISIC 2018, task 3: a table with a column per class, and one of lesions where it is there."""
-    groupings = sorted(root.rglob("*LesionGroupings.csv"))
-    lesions, notes = {}, []
-    if groupings:
-        for r in read_table(groupings[0], {"image", "lesion_id"}):
-            lesions[r["image"]] = r["lesion_id"]
-    else:
-        notes.append(
-            "no LesionGroupings.csv: split by image, "
-            "images of one lesion may stand on both sides"
-        )
-    rows = []
-    for r in read_table(table, {"image", *ISIC_CLASSES}):
-        name = r["image"]
-        labels = [label for column, label in ISIC_CLASSES.items() if float(r[column]) == 1]
-        if len(labels) != 1:
-            raise DataError(
-                f"{table.name}: image {name} has {len(labels)} classes set to 1, expected one"
-            )
-        rows.append((name, labels[0], lesions.get(name, name)))
-    records, skipped = join_files(rows, table, root)
-    return Source("isic2018", "ISIC 2018 task 3 (CC BY-NC 4.0)", records, skipped, notes)
-
-
-def read_class_folders(root: Path) -> Source:
-    """Images in folders named by class; a name that stands in two classes is skipped."""
-    found = defaultdict(list)                                      # name -> its files
-    for path in sorted(root.rglob("*")):
-        if is_image(path) and path.parent != root:
-            found[path.stem].append(path)
-    if not found:
-        raise DataError(
-            f"{root.name}/ has no HAM10000 or ISIC table, no single .npz "
-            "and no class folders with images"
-        )
-    records, skipped = [], []
-    for name, (first, *others) in sorted(found.items()):
-        classes = sorted({path.parent.name for path in (first, *others)})
-        if len(classes) > 1:
-            skipped.append((name, "labelled both " + " and ".join(classes)))
-            continue
-        records.append(Record(name, classes[0], name, first))
+    def choose(self, found: list[Path]) -> Path | str:
+        if not found:
+            return "no such image file"
+        first, *others = found
         for path in others:
-            reason = "second copy of the same name and class"
-            skipped.append((str(path.relative_to(root)), reason))
-    note = (
-        "no lesion ids: split by image and near-duplicate, "
-        "images of one lesion may stand on both sides"
-    )
-    return Source("folders", f"class folders {root.name}", records, skipped, [note])
+            if not same_bytes(first, path):
+                return "different image files have this name, such as " + " and ".join(
+                    map(self.tree.name, (first, path)))
+        for path in (path for path in others if path not in self.copies):
+            self.tree.skip(path, COPY)
+        self.copies.update(others)
+        return first
 
 
-def read_medmnist(path: Path) -> Source:
-    """A MedMNIST archive; its three official splits are pooled, grey images become RGB."""
-    try:
-        with np.load(path) as archive:
-            parts = []                                             # (split, images, labels)
-            for split in ("train", "val", "test"):
-                images, labels = archive[f"{split}_images"], archive[f"{split}_labels"]
-                parts.append((split, images, labels.reshape(len(images))))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
-        raise DataError(
-            f"{path.name} cannot be read as MedMNIST: {e}. Fetch it again and check its digest"
-        ) from e
+def same_bytes(a: Path, b: Path) -> bool:
+    return filecmp.cmp(a, b, shallow=False)
 
-    is_derma = "derma" in path.name
-    classes = dict(enumerate(synthetic.CLASSES)) if is_derma else {}     # the same, in this order
-    arrays, records = [], []
-    for split, images, labels in parts:
-        grey = images.ndim == 3
-        arrays.append(np.repeat(images[..., None], 3, -1) if grey else images)
-        for i, label in enumerate(labels.tolist()):
-            name = f"{split}_{i:05d}"
-            label_name = classes.get(label, f"class {label}")
-            records.append(Record(name, label_name, name, len(records)))
-    title = f"{path.stem} (CC BY-NC 4.0)" if is_derma else path.stem
-    note = "no lesion ids: our split replaces the official one, by image and near-duplicate"
-    return Source("medmnist", title, records, notes=[note], array=np.concatenate(arrays))
+
+def nearest(name: str, table: Path, found: list[Path]) -> list[Path]:
+    """Those files that agree best with what a table says: their folders as it writes them, a
+    folder of its name (train.csv, train/), the table's own folder, and then their names.
+    """
+    *folders, wanted = re.split(r"[/\\]", name.casefold())
+
+    def agreeing(path: Path) -> tuple:
+        *own, file = str(path).casefold().split(os.sep)
+        exact = without_suffix(file) == without_suffix(wanted)     # not but for _downsampled
+        return (shared_parts([folders[::-1], own[::-1]]), table.stem.casefold() in own,
+                shared_parts([table.parent.parts, path.parent.parts]), exact, file == wanted)
+
+    most = max(map(agreeing, found))
+    return [path for path in found if agreeing(path) == most]
+
+
+def shared_parts(paths: Iterable[Sequence[str]]) -> int:
+    """How many parts all paths have in common from their start on."""
+    return sum(1 for _ in takewhile(lambda parts: len({*parts}) == 1, zip(*paths)))
+
+
+def read_labelled(tree: Tree, tables: list[Table], others: list[Table]) -> Source:
+    """Images whose classes stand in tables; their lesion ids may stand in others."""
+    matcher, where = Matcher(tree), ", ".join(printable(t.path.name) for t in tables)
+    labels, names = read_labels(tables, matcher)
+    what = f"the {len({name for name, _ in matcher.known})} images of {where}"
+    for path in tree.images:
+        if path not in matcher.used:
+            name = printable(without_suffix(path.name))
+            tree.skipped.append((name, f"image file not in {where}"))
+    lesions, joined = read_lesions([*tables, *others], matcher)
+    spelt, notes = name_classes(label for path in labels for label in labels[path])
+    often, records = Counter(names.values()), []
+    names = {path: name if often[name] == 1 else tree.name(path) for path, name in names.items()}
+    for path, name in sorted(names.items(), key=lambda item: item[1]):
+        classes, ids = {spelt[label] for label in labels[path]}, lesions[path]
+        if len(classes) == 1 and len(ids) < 2:
+            records.append(Record(name, *classes, *(ids or [name]), path))
+        else:
+            told = classes if len(classes) != 1 else ids
+            told = " and ".join(sorted(told)) or "without a diagnosis"
+            tree.skipped.append((name, f"{where} has it as {told}"))
+    require_records(records, tree, what)
+    unused = [printable(t.path.name) for t in others if t not in joined]
+    notes += [f"not used: {', '.join(unused)}"] if unused else []
+    kind, title = published(tables, records) or ("table", f"{printable(tree.root.name)} ({where})")
+    notes += [note for table in tables for note in column_notes(table)]
+    return Source(kind, title, records, tree.skipped, notes + lesion_notes(records, joined))
+
+
+def read_labels(tables: list[Table], matcher: Matcher):
+    """-> ({file: classes as written}, {file: its name}); what names no file is skipped, once."""
+    labels, names, absent = defaultdict(set), {}, {}
+    for table in tables:
+        where = printable(table.path.name)
+        absent |= {f"{where}, line {line}": reason for line, reason in table.broken}
+        for line, row in table.rows:
+            name = row[table.image]
+            path = matcher.find(name, table.path) if name else "names no image"
+            if isinstance(path, str):
+                absent.setdefault(name or f"{where}, line {line}", f"in {where}, {path}")
+            else:
+                labels[path].update(table.labels_of(row))
+                names.setdefault(path, printable(without_suffix(last_part(name))))
+    matcher.tree.skipped += sorted(absent.items())
+    return labels, names
+
+
+def read_lesions(tables: list[Table], matcher: Matcher):
+    """-> ({file: lesion ids}, tables that have them); ids of patients only where no others are."""
+    tables = [table for table in tables if table.image and table.lesion]
+    best = min((LESIONS.index(table.lesion) for table in tables), default=0)
+    tables, lesions = [t for t in tables if t.lesion == LESIONS[best]], defaultdict(set)
+    for table in tables:
+        for _, row in table.rows:
+            known = row[table.lesion].casefold() not in ("", "unknown", "unk", "-")
+            path = matcher.find(row[table.image], table.path) if known else ""
+            if isinstance(path, Path):
+                lesions[path].add(row[table.lesion])
+    return lesions, tables
+
+
+def require_records(records: list[Record], tree: Tree, what: str) -> None:
+    """Raises DataError with the first reasons if nothing is left."""
+    if records:
+        return
+    reasons = "; ".join(listing(tree.skipped, 1)[:3]) or "there is no image file"
+    packed = [printable(path.name) for path in tree.others if path.suffix in (".zip", ".part")]
+    hint = f". Fetch and unpack {', '.join(packed[:3])} first" if packed else ""
+    raise DataError(f"none of {what} lies below {printable(tree.root.name)}/ in a form that can be "
+                    f"used: {reasons}{hint}")
+
+
+def published(tables: list[Table], records: list[Record]) -> tuple[str, str] | None:
+    """Kind and title of a known data set, if all tables are of one."""
+    kinds = {}
+    for table in tables:
+        texts = [table.path.name, *(r.lesion for r in records[:1] if table.lesion)]
+        kind = next((k for k in PUBLISHED if any(re.search(k[1], t, re.I) for t in texts)), None)
+        if kind is None:
+            return None
+        kinds[kind[0]] = kind[2]
+    return "+".join(kinds), f"{' and '.join(kinds.values())} (CC BY-NC 4.0)"
+
+
+def column_notes(table: Table) -> list[str]:
+    """What a reader should know of the columns that were chosen."""
+    name = printable(table.path.name)
+    also = [c for c in LABELS if c in table.columns and c != table.label and table.label in LABELS]
+    notes = [f"{name}: classes are those of column {table.label}, not of {', '.join(also)} "
+             "(--label-column)"] if also else []
+    if "unk" in table.one_hot and any("unk" in table.labels_of(row) for _, row in table.rows):
+        notes.append(f"{name}: class unk is no diagnosis, but none of the others")
+    return notes
+
+
+def lesion_notes(records: list[Record], tables: list[Table]) -> list[str]:
+    """What is not known of lesions."""
+    alone = sum(record.lesion == record.name for record in records)
+    if alone == len(records):
+        return [NO_LESIONS]
+    notes = [f"{alone} of {len(records)} images have no lesion id: each is a lesion of its own"]
+    notes = notes if alone else []
+    if tables[0].lesion.startswith("patient"):
+        notes.append("no lesion ids, but ids of patients: split by patient")
+    return notes
+
+
+def class_folders(tree: Tree) -> dict[Path, str | None]:
+    """For each image the first folder below the root that can name its class, None without one.
+
+    Folders that hold all others (as archives are unpacked), Train, Test, images and the like do
+    not count.
+    """
+    parents = {path: path.parent.relative_to(tree.root).parts for path in tree.images}
+    shared = shared_parts(parents.values())
+    if any(len(parts) == shared for parts in parents.values()):
+        shared = max(shared - 1, 0)                                # images lie directly in it
+    classes = {}
+    for path, parts in parents.items():
+        rest = dropwhile(lambda part: NO_CLASS.fullmatch(part.strip()), parts[shared:])
+        classes[path] = next(map(printable, rest), None)
+    return classes
+
+
+def read_class_folders(tree: Tree, tables: list[Table]) -> Source:
+    """Images in a folder for each class, at any depth below it; tables may know the lesions."""
+    root, classes = printable(tree.root.name), class_folders(tree)
+    spelt, notes = name_classes(name for name in classes.values() if name)
+    lesions, joined = read_lesions(tables, Matcher(tree))
+    often, records = Counter(map(tree.name, classes)), []
+    for path, written in classes.items():
+        if written is None:
+            tree.skip(path, "lies in no folder that names a class")
+            continue
+        name = tree.name(path)
+        if often[name] > 1:                                        # two forms of Unicode
+            name = printable(path.relative_to(tree.root))
+        lesion = min(lesions[path], default=name)
+        records.append(Record(name, spelt[written], lesion, path))
+    require_records(records, tree, f"the {len(tree.images)} images")
+    if len(spelt) > 1 and len({*spelt.values()}) == len(records):
+        raise DataError(f"{root}/: each of its {len(records)} folders holds one image, such as "
+                        f"{records[0].label}: these are no classes. {ADVICE}")
+    records.sort(key=lambda record: record.name)
+    unused = [printable(path.name) for path in tree.others if path.suffix.lower() == ".npz"]
+    notes += [f"not used: {', '.join(unused)}"] if unused else []
+    notes += lesion_notes(records, joined)
+    return Source("folders", f"class folders {root}", records, tree.skipped, notes)
 
 
 def read_synthetic(n: int, side: int, seed: int) -> Source:

@@ -1,0 +1,32 @@
+"""Names of classes: one for all spellings, none for what says that it is missing."""
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from vqlib.data.synthetic import CLASSES
+
+CODES = {*CLASSES, "ak", "scc", "unk"}  # of HAM10000 and ISIC: always in lower case
+MISSING = {"", "nan", "na", "n/a", "<na>", "null", "none", "nat", "?"}
+
+
+def fold(name: str) -> str:
+    """What spellings of one class agree in: letters, whatever their case, space and form."""
+    visible = "".join(c for c in unicodedata.normalize("NFKC", name)
+                      if unicodedata.category(c) != "Cf")
+    return re.sub(r"\.0+$", "", " ".join(re.split(r"[\s_]+", visible.casefold())).strip())
+
+
+def name_classes(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """One name for all spellings of a class -> ({spelling: name}, notes on what was joined)."""
+    spellings = defaultdict(Counter)                               # folded -> spelling -> images
+    for label in labels:
+        spellings[fold(label)][label] += 1
+    names, joined = {}, []
+    for folded, counts in sorted(spellings.items()):
+        often = min(counts, key=lambda label: (-counts[label], label))
+        name = folded if folded in CODES else unicodedata.normalize("NFC", " ".join(often.split()))
+        names |= dict.fromkeys(counts, name)
+        if len(counts) > 1:
+            joined.append(" = ".join(map(repr, sorted(counts))))
+    return names, [f"one class each: {'; '.join(joined)}"] if joined else []

@@ -1,0 +1,127 @@
+"""What lies below a folder: images, other files, and what is left out, each with its reason."""
+import os
+import re
+import unicodedata
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from vqlib.data.decode import FORMATS
+from vqlib.data.records import printable
+
+SUFFIXES = {s for s, name in Image.registered_extensions().items() if name in FORMATS}
+SURE = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF")  # known by their first bytes
+TEXTS = {f".{suffix}" for suffix in (  # no images, which need not be listed as left out
+    "csv tsv tab txt xlsx xls ods parquet feather jsonl json xml md html pdf npz npy zip gz tar "
+    "part bad py ipynb sh yml yaml log ini db").split()}
+NO_PICTURES = re.compile(
+    r"\..*|__macosx|__pycache__|\$recycle\.bin|trash.*|recycled?|thumb(nail)?s?|@eadir"
+    r"|(ipynb_)?checkpoints?|lost\+found", re.IGNORECASE)
+MASKS = re.compile(
+    r"(?:.*[^a-z])?(masks?|segmentations?|superpixels?|ground_?truths?)(?:[^a-z].*)?"
+    r"|lesions?|.*\d_lesion", re.IGNORECASE)          # "vascular lesion" is a diagnosis
+HIDDEN = "hidden, trash, thumbnails or checkpoints by its name"
+MASK = "a mask by its name"
+COPY = "a second copy, byte for byte, of an image"
+
+
+@dataclass
+class Tree:
+    """The files below a folder, in an order that is the same everywhere."""
+
+    root: Path
+    images: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)              # tables, archives, texts
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # (path below root, reason)
+
+    def name(self, path: Path) -> str:
+        """A path below the root, the same for every form of Unicode."""
+        return unicodedata.normalize("NFC", printable(path.relative_to(self.root).as_posix()))
+
+    def skip(self, path: Path, reason: str) -> None:
+        self.skipped.append((self.name(path), reason))
+
+
+def left_out(stem: str, folder: bool) -> str | None:
+    """Why a folder, or a file, is left out by its name; None if it is not."""
+    if stem.startswith(".") or (folder and NO_PICTURES.fullmatch(stem)):
+        return HIDDEN
+    if MASKS.fullmatch(stem):
+        return MASK
+    return None
+
+
+def list_files(root: Path) -> Tree:
+    """List what lies below `root`. Linked folders are entered once, after those that are there."""
+    tree, seen, above = Tree(root), set(), {*root.resolve().parents}
+    folders, links = deque([(root, None)]), deque()
+    while folders or links:
+        folder, reason = (folders or links).popleft()
+        real = folder.resolve()
+        if real in seen or real in above:
+            tree.skip(folder, "a link to a folder that is read already, or to one above")
+            continue
+        seen.add(real)
+        try:
+            paths = sorted(folder.iterdir())
+        except OSError as e:
+            tree.skip(folder, f"folder cannot be opened: {e.strerror}")
+            continue
+        for path in paths:
+            if os.path.isdir(path):                                # Path.is_dir may raise
+                queue = links if path.is_symlink() else folders
+                queue.append((path, reason or left_out(path.name, folder=True)))
+            else:
+                sort_in(tree, path, reason or left_out(path.stem, folder=False))
+    return tree
+
+
+def sort_in(tree: Tree, path: Path, reason: str | None) -> None:
+    """Put a file where it belongs."""
+    suffix = path.suffix.strip().lower()
+    if suffix in SUFFIXES and not os.path.isfile(path):
+        tree.skip(path, "a broken link" if path.is_symlink() else "no regular file")
+    elif suffix in SUFFIXES:
+        tree.skip(path, reason) if reason else tree.images.append(path)
+    elif reason == HIDDEN or not os.path.isfile(path):
+        return                                                     # tables may lie beside masks
+    elif suffix not in TEXTS and is_image_within(path):
+        tree.images.append(path)
+    elif suffix and suffix not in TEXTS:
+        tree.skip(path, f"no image: Pillow reads no {suffix}")
+    else:
+        tree.others.append(path)
+
+
+def is_image_within(path: Path) -> bool:
+    """Whether a file without the name of an image begins like one."""
+    try:
+        with Image.open(path, formats=SURE):
+            return True
+    except Exception:                                              # whatever Pillow says of it
+        return False
+
+
+def without_suffix(name: str) -> str:
+    """The name of an image without the suffix of one; other dots belong to the name."""
+    stem, _, suffix = name.strip().rpartition(".")
+    return stem if stem and f".{suffix.lower()}" in SUFFIXES else name.strip()
+
+
+def last_part(path: str) -> str:
+    """The name of the file, of a path of any system."""
+    return re.split(r"[/\\]", path)[-1]
+
+
+def image_key(name: str) -> str:
+    """What a file and the name that a table has for it agree in.
+
+    Folder, suffix, case and Unicode form may differ; ISIC 2019 marks images as scaled down, and
+    spreadsheets make 0007 a 7 or a 7.0.
+    """
+    stem = without_suffix(last_part(name))
+    stem = unicodedata.normalize("NFC", stem).casefold().removesuffix("_downsampled")
+    number = re.fullmatch(r"0*(\d+)(\.0)?", stem)
+    return number[1] if number else stem
