@@ -73,7 +73,7 @@ def test_folders_are_searched_and_equal_names_told_apart(tmp_path):
         picture(0).save(tmp_path / place)
     (tmp_path / "b" / "notes.txt").write_text("no picture")
     found = read_pictures([tmp_path / "a", tmp_path / "b"], SMALL)
-    assert [p.name for p in found] == ["x", "x-2", "y"]
+    assert [p.name for p in found] == ["x", "y", "x-2"]
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path):

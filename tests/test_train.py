@@ -374,7 +374,8 @@ def in_precision(fresh, monkeypatch, precision=None):
 
     monkeypatch.setattr(vqlib.train, "Trainer", Other)
     (model, loop), nets, codes = fresh(), set(), set()
-    getattr(model, "encoder", model).register_forward_hook(
+    net = getattr(model, "encoder", getattr(model, "residual", model))  # of a flow decoder: the end
+    net.register_forward_hook(
         lambda net, _, y: nets.add(y.dtype) if net.training else None
     )
     if hasattr(model, "quantizer"):

@@ -71,7 +71,8 @@ class FlowDecoder(nn.Module):
             self.time = nn.Sequential(nn.Linear(1, C), nn.SiLU(), nn.Linear(C, C), nn.SiLU())
             self.layers = nn.ModuleList(TimedResidual(C) for _ in range(cfg.layers))
             self.residual = nn.Conv2d(C, values, 3, padding=1)
-            nn.init.zeros_(self.residual.weight)
+            for p in self.residual.parameters():
+                nn.init.zeros_(p)
 
     def fit_units(self, residuals: Tensor) -> None:              # (n, 3, H, W)
         """Scale residuals to a mean square of 1 along each of their principal colour axes.

@@ -69,7 +69,7 @@ def read_picture(source: Path | io.BytesIO, geometry: Geometry, name="") -> Pict
     name = name or source.name
     try:
         size = upright_size(source)
-        image = read_rgb(source, geometry)                         # a JPEG is shrunk on the way
+        image = read_rgb(source, geometry, masks=True)             # a JPEG is shrunk on the way
     except UnidentifiedImageError as e:
         raise DataError(f"{name} is no picture that can be read: save it as JPEG or "
                         "PNG") from e

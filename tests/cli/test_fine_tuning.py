@@ -12,10 +12,10 @@ from vqlib.vqvae import VQVAE
 pytestmark = pytest.mark.usefixtures("home", "short")
 
 
-def test_a_model_starts_as_the_file_left_it(weights, tmp_path):
+def test_a_model_starts_as_the_file_left_it(weights):
     source = load_model(weights[0])[0]
     model = VQVAE(source.cfg, seed=7)
-    start_from(weights[0], model, [], tmp_path / "run")
+    start_from(weights[0], model, [])
     for name, w in source.state_dict().items():
         assert torch.equal(model.state_dict()[name], w), name
 
@@ -26,9 +26,9 @@ def test_classes_are_found_by_their_names(weights):
     assert rows.flatten().tolist() == [2, 3, 0, 3]
 
 
-def test_a_prior_with_other_classes_can_be_fine_tuned(weights, tmp_path):
+def test_a_prior_with_other_classes_can_be_fine_tuned(weights):
     gpt = GPT(GPTConfig(grid=4, n_codes=16, n_classes=2, width=16, heads=2, layers=1))
-    start_from(weights[1], gpt, ["mel", "rash"], tmp_path)
+    start_from(weights[1], gpt, ["mel", "rash"])
     source = load_model(weights[1])[0].class_embedding.weight
     assert torch.equal(gpt.class_embedding.weight, source[[1, 3, 3]])
 
@@ -53,7 +53,12 @@ def test_a_run_that_began_otherwise_is_not_taken_over(weights, ham, tmp_path, ca
     runs(*command, "--init", weights[0])
     runs(*command, "--init", weights[0])                         # goes on: it is finished
     capsys.readouterr()
-    assert "from other weights" in fails(capsys, *command)
+    assert "init was" in fails(capsys, *command)
+    other, metadata = load_model(weights[0])
+    other.decoder[0].weight.data.add_(1)
+    save_model(tmp_path / "other.safetensors", other, **metadata)
+    line = fails(capsys, *command, "--init", tmp_path / "other.safetensors")
+    assert "v/state.pt is of another run: init was" in line
 
 
 def test_weights_of_other_sizes_name_their_preset(weights, tmp_path, ham, capsys):

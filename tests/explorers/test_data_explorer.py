@@ -64,8 +64,8 @@ def test_a_copy_in_another_class_is_found_first(tmp_path, home):
         picture(i).save(place / f"{i:02d}.png")
     Image.open(tmp_path / "d" / "b" / "04.png").save(tmp_path / "d" / "a" / "copy.jpg", quality=90)
     d = Dataset(open_source(tmp_path / "d"), Geometry(16, 16), cache=tmp_path / "c")
-    found = last(DataExplorer(d), do="inspect", row=d.names.index("04"))
-    assert found["near"][0]["name"] == "copy"
+    found = last(DataExplorer(d), do="inspect", row=d.names.index("b/04.png"))
+    assert found["near"][0]["name"] == "a/copy.jpg"
     assert found["near"][0]["bits"] <= 16 < found["near"][1]["bits"]
     assert dict(found["facts"])["near-duplicates"].startswith("1 ")
 

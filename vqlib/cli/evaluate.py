@@ -71,10 +71,7 @@ def run(args) -> None:
         decoder = StochasticDecoder(vqvae, load_flow_decoder(args.flow_decoder, vqvae))
     if args.lambda_ and not prior:
         raise ValueError("entropy-constrained encoding (--lambda) needs a prior: --prior FILE")
-    geometry = Geometry(**metadata["geometry"])
-    preset = PRESETS.get(metadata.get("preset"), PRESETS["quick"])
-    source = open_source(args.data, preset.n_synthetic, geometry.side, **columns_of(args))
-    dataset = Dataset(source, geometry)
+    dataset = open_data(args, metadata)
     others = [prior, decoder and decoder.flow_decoder]
     seen, notes = trained_on(args, dataset, vqvae, *others)
     result = {"vqvae": args.vqvae.name, "data": dataset.title,
@@ -96,6 +93,14 @@ def run(args) -> None:
         write(args.json, result | generation(args, vqvae, prior, dataset, options, parts))
         return parts.finish()
     write(args.json, result)
+
+
+def open_data(args, metadata: dict) -> Dataset:
+    """The data that the options name, cropped as the VQ-VAE's training images were."""
+    geometry = Geometry(**metadata["geometry"])
+    preset = PRESETS.get(metadata.get("preset"), PRESETS["quick"])
+    source = open_source(args.data, preset.n_synthetic, geometry.side, **columns_of(args))
+    return Dataset(source, geometry)
 
 
 def trained_on(args, dataset, *models) -> tuple[dict, list[str]]:

@@ -48,8 +48,11 @@ def decode(place: Path | int, array: np.ndarray | None, geometry: Geometry) -> n
     return crop_or_pad(np.asarray(image), geometry.side).transpose(2, 0, 1)
 
 
-def read_rgb(path: Path, geometry: Geometry) -> Image.Image:
-    """Read a file as a viewer shows it: upright, RGB, transparent parts on white."""
+def read_rgb(path: Path, geometry: Geometry, masks=False) -> Image.Image:
+    """Read a file as a viewer shows it: upright, RGB, transparent parts on white.
+
+    Raises ValueError for black and white only, unless `masks` are wanted.
+    """
     with Image.open(path, formats=FORMATS) as opened:
         image = opened
         if geometry.resize:            # a JPEG is shrunk while it is decoded: faster
@@ -64,7 +67,7 @@ def read_rgb(path: Path, geometry: Geometry) -> Image.Image:
         if image.mode != "RGB":        # grayscale, palette, CMYK
             image = image.convert("RGB")
         image.load()                   # before the file is closed
-    if one_bit or is_mask(image):
+    if not masks and (one_bit or is_mask(image)):
         raise ValueError("black and white only: a mask, no photograph")
     return image
 

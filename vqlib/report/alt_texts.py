@@ -58,7 +58,6 @@ ALT_TEXTS = {
               "with intervals.",
     "05_ablations": "Dot chart: nats per code of each row of the study of priors, a dot for each "
                     "seed and a bar at their mean.",
-    "05_explorer": "A row of generated images.",
 }
 
 # outputs of cells that save no figure
