@@ -1,15 +1,16 @@
 # %% [markdown]
-# # 2. Train the VQ-VAE, and see why the report's codebook collapsed
+# # 2. How much of an image survives as 256 codes?
 #
-# Reads the data and `01.json` (notebook 1). Writes `vqvae.safetensors`, `baseline.safetensors`,
-# `flow-decoder.safetensors`, `02.json` and `figures/<preset>/02_*.png`. Two to three minutes under
-# `quick` on two cores; a minute and a half with weights that ship.
+# **Reads** the data and `01.json` (notebook 1). **Writes** `vqvae.safetensors`,
+# `baseline.safetensors`, `flow-decoder.safetensors`, `02.json`, `figures/<preset>/02_*.png`.
+# **Takes** three minutes under `quick` on two cores, two with weights that ship.
 #
-# You will compress each image into a grid of codes, once with the report's codebook settings and
-# once with ours, the same nets for the same number of updates, and measure on held-out lesions what
-# the codes keep and lose.
+# You will train the report's VQ-VAE twice, with its own codebook settings and with ours, find out
+# why its codebook collapsed, and measure on held-out lesions what codes keep and lose.
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -17,60 +18,71 @@ from IPython.display import Markdown
 
 from vqlib import explorers, metrics, plots
 from vqlib.checkpoint import save_model
+from vqlib.exercises import check, near
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.pipeline import Pipeline
 from vqlib.progress import watch
 from vqlib.quantizer import as_rows, nearest
+from vqlib.records import expected
 from vqlib.studies import principal_axes, results
 from vqlib.train import read_log, train_flow_decoder, train_vqvae
 from vqlib.vqvae import VQVAE
 from vqlib.workspace import footer, load_results, open_workspace, save_results
 
-# %%
+# %% tags=["parameters"]
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
 DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
+SEED = 0
 SPLIT = "validation"
 
 # %%
 ws = open_workspace(PRESET, DATA)
-dataset, stats = ws.dataset, load_results(ws, "01")
+preset, dataset, stats = ws.preset, ws.dataset, load_results(ws, "01")
 print(ws)
 
 # %% [markdown]
-# ## The idea
+# These lines say which data and preset this run uses, and which weights are not trained here
+# because they ship. In the two settings in which the notebook is mostly seen it ends with these
+# numbers (validation split; words are explained at the end of notebook 1):
+
+# %%
+Markdown(expected("02"))
+
+# %% [markdown]
+# ## The idea: nine bits for a patch
 #
-# An encoder turns each $f \times f$ patch into a vector $z$ of width $D$; the quantizer replaces it
-# by the nearest of $K$ code vectors $e_k$, and a decoder paints the image from those. What is kept
-# of the patch is one number, $k \in \{0..K-1\}$: $\log_2 512 = 9$ bits.
+# An encoder turns each $f \times f$ patch into a vector $z$ of width $D$. The quantizer replaces
+# $z$ by the nearest of $K$ code vectors $e_k$; a decoder paints the image from those. All that is
+# kept of a patch is one number $k$, $\log_2 512 = 9$ bits.
 #
 # $$k = \arg\min_j \lVert z - e_j \rVert^2, \qquad
 #   \mathcal L = \underbrace{\lVert x - \hat x \rVert^2 / \sigma^2}_{\text{reconstruction}}
 #   + \beta \underbrace{\lVert z - \mathrm{sg}[e_k] \rVert^2}_{\text{commitment}}$$
 #
-# The gradient passes the quantizer as if it were not there. The codes themselves are no parameters:
-# each follows the mean of the vectors that chose it, by exponential moving averages
-# (`vqlib/quantizer.py`).
+# The gradient passes the quantizer as if it were not there. Each code vector follows the mean of
+# the vectors that chose it, by exponential moving averages (`vqlib/quantizer.py`).
 
 # %%
-preset = ws.preset
-cfg, training = preset.vqvae, preset.vqvae_training
+cfg, training = preset.vqvae, replace(preset.vqvae_training, seed=SEED)
 values = 3 * cfg.image_size**2
 bits = cfg.grid**2 * np.log2(cfg.n_codes)
 print(f"{cfg.image_size} px, {cfg.n_down} halvings: "
       f"{cfg.grid} x {cfg.grid} = {cfg.grid**2} codes of {cfg.n_codes}")
-print(f"{values} colour values -> {bits:.0f} bits: "
-      f"{bits / values:.3f} bits per value, 8 / {8 * values / bits:.0f}")
+print(f"{values} colour values of 8 bits -> {bits:.0f} bits, 1/{8 * values / bits:.0f} of them")
 
 # %% [markdown]
-# ## Cheap checks before spending minutes
+# Under `flagship` an image keeps 2304 bits, 1/171 of what its pixels have. The question of this
+# notebook is what that costs.
 #
-# The mean image must score 1.0 by the loss's own measure. And the quantizer must agree with brute
-# force on real encoder outputs: if its shortcut $\lVert c \rVert^2/2 - r \cdot c$ is right, no row
-# may prefer another code.
+# ## Two cheap checks before spending minutes
+#
+# The mean image must score 1 by the loss's own measure, or the loss has the wrong scale. And the
+# quantizer's shortcut, $\lVert c \rVert^2/2 - r \cdot c$ instead of the whole distance, must choose
+# the same codes as brute force.
 
 # %%
-model = VQVAE(cfg, stats["mean"], stats["std"], training.seed).to(ws.device)
-some = np.random.default_rng(training.seed).choice(dataset.splits["train"], 256)
+model = VQVAE(cfg, stats["mean"], stats["std"], SEED).to(ws.device)
+some = np.random.default_rng(SEED).choice(dataset.splits["train"], 256)
 x = dataset[some].to(ws.device)                                     # (256, 3, H, W)
 print(f"mean image: {model.normalise(x).pow(2).mean():.3f} on 256 images")
 codebook = model.quantizer.codebook                                 # (K, D)
@@ -80,13 +92,17 @@ same = (nearest(rows, codebook) == brute_force).float().mean()
 print(f"same code as brute force: {same:.2%}")
 
 # %% [markdown]
-# ## Run: ours
+# Both hold: the mean image scores 1 up to the chance of 256 images, and every patch gets the code
+# that brute force gives it.
 #
-# Two lines make the difference to come. *Data init*: the first batch's own vectors are the first
-# codes. *Dead-code reset*: a code that is hardly ever chosen is moved onto a vector of the current
-# batch, together with its count and its sum (moving the vector alone would be undone by the next
-# update). And the learning rate falls along a cosine. A run that was stopped goes on where it was;
-# a finished one returns at once.
+# ## Train ours
+#
+# Three settings differ from the report's. *Data init*: the first batch's own vectors are the first
+# codes. *Dead-code reset*: a code that is hardly ever chosen moves onto a vector of the current
+# batch, together with its count and its sum. *A fast codebook*: averages over ten batches instead
+# of a hundred (`decay`), which also bears a three times larger learning rate.
+#
+# A run that was stopped goes on where it was; a finished one returns at once.
 
 # %%
 variance = stats["variance"] if preset.divide_by_pixel_variance else 1.0
@@ -96,33 +112,28 @@ for _step, _losses in watch(loop, training.steps):
 save_model(ws.folder / "vqvae.safetensors", model, **ws.metadata, training=training)
 
 # %% [markdown]
-# ## Run: the baseline
+# ## Train the baseline: the report's codebook
 #
-# The same nets, data and batches with the other codebook settings: under `quick` and `flagship` the
-# report's (codes start as random numbers, dead codes are not reset, constant learning rate, error
-# divided by the variance of raw pixels). Under `report` it is the other way round. Under `flagship`
-# it stops after 1,500 updates: its codebook has long collapsed by then. One thing is not copied:
-# the report's counts start at zero, which blows unpicked codes up by orders of magnitude; here they
-# start at one, so an unpicked code stays where it is. What do you expect of the baseline's
-# perplexity, the number of codes that are effectively in use?
+# The same nets, data and batches, except that codes start at random and are not reset, the learning
+# rate is constant, and the error is divided by the variance of raw pixels, as in the report. (Under
+# the preset `report` it is the other way round.) It may stop early: the collapse comes in the first
+# updates. Predict: how many of the codes will be in use, effectively?
 
 # %%
-other = preset.baseline
-baseline = VQVAE(other.vqvae, stats["mean"], stats["std"], training.seed).to(ws.device)
+other, counted = preset.baseline, replace(preset.baseline.vqvae_training, seed=SEED)
+baseline = VQVAE(other.vqvae, stats["mean"], stats["std"], SEED).to(ws.device)
 variance = stats["variance"] if other.divide_by_pixel_variance else 1.0
-loop = train_vqvae(baseline, dataset, other.vqvae_training, other.augment, variance,
-                   ws.folder / "baseline")
-for _step, _losses in watch(loop, other.vqvae_training.steps):
+loop = train_vqvae(baseline, dataset, counted, other.augment, variance, ws.folder / "baseline")
+for _step, _losses in watch(loop, counted.steps):
     pass
-save_model(ws.folder / "baseline.safetensors", baseline, **ws.metadata,
-           training=other.vqvae_training)
+save_model(ws.folder / "baseline.safetensors", baseline, **ws.metadata, training=counted)
 
 # %% [markdown]
-# ## Read the curves
+# ## What happened in training?
 #
-# Both errors in one unit, so that 1 is the mean image: the report's loss is multiplied back by the
-# variance it was divided by. Find the moment at which the blue curves leave the red ones, and say
-# what happened there.
+# Both errors are shown in one unit: the mean image scores 1. (The report's loss is multiplied back
+# by the variance it was divided by.) Perplexity is the number of codes that are effectively in use
+# in a batch.
 
 # %%
 NAMES = ("ours", "report's settings")
@@ -132,22 +143,29 @@ logs = {name: read_log(ws.folder / part) for name, part in zip(NAMES, ("vqvae", 
 for name, p in zip(NAMES, (preset, other)):
     for line in logs[name]:                     # the same unit for both: the mean image scores 1
         line["nmse"] = line["recon"] * (stats["variance"] if p.divide_by_pixel_variance else 1.0)
+    perplexity = np.array([line["perplexity"] for line in logs[name]])
+    above = np.flatnonzero(perplexity > cfg.n_codes / 8)
+    first = logs[name][above[0]]["step"] if len(above) else "never"
+    print(f"{name:25s} perplexity above {cfg.n_codes // 8} from update: {first}; "
+          f"highest {perplexity.max():.0f}, last {perplexity[-1]:.0f}")
 
 # %%
 fig, axs = plt.subplots(1, 2, figsize=(10, 3.4))
 for (name, log), colour in zip(logs.items(), ("tab:blue", "tab:red")):
     plots.curve(axs[0], log, "nmse", name, smooth=10, color=colour)
     plots.curve(axs[1], log, "perplexity", name, smooth=10, color=colour)
-axs[0].set(yscale="log", ylabel="reconstruction error (mean image = 1)")
-axs[1].set(ylabel="perplexity of a batch")
+axs[0].set(yscale="log", ylabel="squared error (mean image = 1)", title="Reconstruction error")
+axs[1].set(ylabel="perplexity of a batch", title="Codes effectively in use")
 axs[1].axhline(cfg.n_codes, color="0.6", lw=0.8)
 axs[0].legend()
 for ax in axs:
-    ax.set_xlim(0, 1.02 * other.vqvae_training.steps)               # as far as both go
+    ax.set_xscale("log")
 plots.save(fig, ws, "02_training")
 
 # %% [markdown]
-# ## Held-out metrics, over the whole split
+# @@training
+#
+# ## How good is each on lesions never seen?
 #
 # Perplexity of one batch depends on the batch, so usage is counted over all held-out images. PSNR
 # and SSIM are taken per image, on [0, 1], after rounding to 8 bits, and then averaged.
@@ -158,74 +176,23 @@ details = {name: metrics.reconstruct(m, dataset, SPLIT) for name, m in models.it
 result = {name: metrics.summary(found, dataset.classes, cfg.n_codes)
           for name, found in details.items()}
 for name, r in result.items():
-    print(f"{name:25s} PSNR {r['psnr']['mean']:.2f} +- {r['psnr']['std']:.2f} dB  "
+    print(f"{name:25s} PSNR {r['psnr']['mean']:.1f} +- {r['psnr']['std']:.1f} dB  "
           f"SSIM {r['ssim']['mean']:.3f}  codes used {r['codes_used']}/{r['n_codes']}  "
           f"perplexity {r['perplexity']:.0f}")
+
+# %% [markdown]
+# @@held out
+#
+# Why the collapse? Codes that start as random vectors have a length of $\sqrt{128} \approx 11$, far
+# from the first encoder outputs. The few nearest win every patch, move towards the outputs, and win
+# again; the others never move.
 
 # %%
 print(f"{NAMES[0]}, {SPLIT}: mean and standard deviation over the images of a class")
 for name, c in result[NAMES[0]]["classes"].items():
     print(f"{name:20s} {c['images']:4d} images  "
-          f"PSNR {c['psnr']['mean']:.2f} +- {c['psnr']['std']:.2f} dB  "
+          f"PSNR {c['psnr']['mean']:.1f} +- {c['psnr']['std']:.1f} dB  "
           f"SSIM {c['ssim']['mean']:.3f} +- {c['ssim']['std']:.3f}")
-
-# %% [markdown]
-# **What we saw** (HAM10000, `flagship`, weights that ship). Ours, after 10,000 updates and 4,000
-# more of its decoder alone (a step that only the weights that ship have had:
-# `data/pretrained/README.md`): **34.2 dB**, SSIM 0.854 and **512 of 512 codes** in use, perplexity
-# 443. The report's settings, after 1,500: **28.7 dB**, 21 codes, perplexity 20: it creeps, where
-# ours climbs by the hundred. The report's own weights had 54 of 512 codes alive and a training
-# perplexity of 28: its collapse follows from its settings alone. (The two runs differ in length;
-# the table below compares at equal updates.)
-#
-# Why it happens: codes that start as random vectors have a length of $\sqrt{128} \approx 11$, far
-# from the first encoder outputs. The few that happen to lie nearest win every row, move towards
-# them, and win the next batch as well; the others never get a member and never move. The left curve
-# shows the price, and the right one the cure: our perplexity, too, stays near 10 for about 180
-# updates, until the counts of unpicked codes have decayed under 2 % of a fair share. Then they are
-# reset by the hundred.
-#
-# Note how little PSNR complains: a codebook of 21 colours still scores 28.7 dB. Blurred skin is
-# most of an image, and a few skin colours reconstruct it well. That is why usage is a metric of its
-# own here.
-#
-# Per class, `akiec`, `bkl` and `mel` (scaly, finely textured) are lowest, near 32.5 dB, and smooth
-# `vasc` is highest at 35.2, with 18 images in the split: texture, not rarity, is what costs.
-
-# %% [markdown]
-# ## The codebook, alive and collapsed
-#
-# How often is each code chosen over the split, most frequent first? A healthy codebook is a long
-# slope, a collapsed one a cliff.
-
-# %%
-fig, ax = plt.subplots(figsize=(8, 3))
-for (name, r), colour in zip(details.items(), ("tab:blue", "tab:red")):
-    picks = torch.bincount(r["codes"].flatten(), minlength=cfg.n_codes)     # (K,)
-    shares = picks.sort(descending=True).values / picks.sum()
-    ax.plot(shares, color=colour, label=f"{name}: {result[name]['codes_used']} used")
-ax.set(yscale="log", xlabel="code, by rank", ylabel="share of picks")
-ax.legend()
-plots.save(fig, ws, "02_usage")
-
-# %% [markdown]
-# ## Reconstructions of lesions never seen, the worst included
-#
-# Eight held-out images drawn by seed, then the eight with the lowest PSNR of the whole split.
-# Averages hide the second kind: hairs crossing the lesion, dark frames, markings and colours that
-# few images have. A hair is narrower than the patch of a code, and the codes were paid for skin.
-
-# %%
-worst = details[NAMES[0]]["psnr"].argsort()[:8].numpy()
-rng = np.random.default_rng(training.seed)
-chosen = rng.choice(len(dataset.splits[SPLIT]), len(worst), replace=False)
-fig, axs = plt.subplots(2, 1, figsize=(8.5, 7))
-for ax, picks, title in zip(axs, (chosen, worst), ("drawn by seed", "the worst")):
-    x = dataset[dataset.splits[SPLIT][picks]]
-    x_hat = [m.decode(m.encode(x.to(ws.device))).cpu() for m in models.values()]
-    title = f"{title}: original, {NAMES[0]}, {NAMES[1]}"
-    plots.show_images(ax, torch.cat([x, *x_hat]), per_row=len(x), title=title)
-plots.save(fig, ws, "02_reconstructions")
 
 # %%
 fig, axs = plt.subplots(1, 2, figsize=(10, 3))
@@ -234,138 +201,102 @@ for ax, key in zip(axs, ("psnr", "ssim")):
     means = [c[key]["mean"] for c in classes.values()]
     stds = [c[key]["std"] for c in classes.values()]
     ax.errorbar(list(classes), means, yerr=stds, fmt="o", color="0.3", capsize=3)
-    ax.set_ylabel({"psnr": "PSNR, dB", "ssim": "SSIM"}[key])
+    ax.set(ylabel={"psnr": "PSNR, dB", "ssim": "SSIM"}[key],
+           title=f"{key.upper()} of each class, mean and std of images")
 plots.save(fig, ws, "02_classes")
 
 # %% [markdown]
+# @@classes
+#
+# ## Which codes are used how often?
+#
+# Codes ranked by how often held-out images pick them: a healthy codebook is a long slope, a
+# collapsed one a cliff.
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 3))
+for (name, r), colour in zip(details.items(), ("tab:blue", "tab:red")):
+    picks = torch.bincount(r["codes"].flatten(), minlength=cfg.n_codes)     # (K,)
+    shares = picks.sort(descending=True).values / picks.sum()
+    ax.plot(shares, color=colour, label=f"{name}: {result[name]['codes_used']} used")
+ax.set(yscale="log", xlabel="code, by rank", ylabel="share of picks", title="Codes by use")
+ax.legend()
+plots.save(fig, ws, "02_usage")
+
+# %% [markdown]
+# @@usage
+#
+# ## Reconstructions of lesions never seen, the worst included
+#
+# Eight held-out images drawn by seed, then the eight with the lowest PSNR of the whole split.
+
+# %%
+worst = details[NAMES[0]]["psnr"].argsort()[:8].numpy()
+chosen = np.random.default_rng(SEED).choice(len(dataset.splits[SPLIT]), len(worst), replace=False)
+fig, axs = plt.subplots(2, 1, figsize=(8.5, 7.2))
+for ax, picks, title in zip(axs, (chosen, worst), ("Drawn by seed", "The worst of the split")):
+    x = dataset[dataset.splits[SPLIT][picks]]
+    x_hat = [m.decode(m.encode(x.to(ws.device))).cpu() for m in models.values()]
+    plots.show_images(ax, torch.cat([x, *x_hat]), per_row=len(x),
+                      title=f"{title}. Rows: original, {NAMES[0]}, {NAMES[1]}")
+plots.save(fig, ws, "02_reconstructions")
+print(f"worst of {len(dataset.splits[SPLIT])}: {details[NAMES[0]]['psnr'].min():.1f} dB")
+
+# %% [markdown]
+# @@worst
+#
 # ## From the report to here, one fix at a time
 #
-# Two runs that differ in five settings do not say which one mattered. The table does: each row of
-# the path changes one thing more, each row below `ours` swaps one thing for another idea. All rows
-# have the same number of updates on 64 px images, some under several seeds.
-# `python -m vqlib.studies vqvae` makes it. Before you read it, order the fixes by what you expect
-# of them.
+# Two runs that differ in several settings do not say which one mattered. In this study each row of
+# the path changes one thing more, and each row below `ours` changes one thing alone: 900 updates on
+# 64 px images (`python -m vqlib.studies vqvae`). Order the fixes by what you expect of them.
 
 # %%
 Markdown(results.table("vqvae"))
 
 # %%
-fig, ax = plt.subplots(figsize=(8, 3.6))
+fig, ax = plt.subplots(figsize=(8, 3.8))
 results.draw(ax, "vqvae")
-plots.save(fig, ws, "02_ablations")
+ax.set_title("Blue: from the report's settings to ours; grey: one change of ours")
+plots.save(fig, ws, "02_ablations", results.setup("vqvae"))
 
 # %% [markdown]
-# **What we saw.** Two fixes carry it: codes that start on data (+5 dB over a collapsed codebook)
-# and dead-code resets (+1.3 dB, 139 to 509 codes). Two of "our" choices did not earn their place
-# *at this length*: dividing by the right variance alone makes the collapse worse (commitment then
-# weighs twenty times more), and the cosine costs 0.7 dB, because codes that are reset after 180
-# updates find a learning rate that already falls. Of the alternatives, scalar quantization loses
-# 0.6 dB, codes of length one and the rotation trick differ from ours by less than seeds do, and a
-# code width of 16 is as good as 128: the codebook lives in a few dimensions (notebook 3). Half the
-# bits per side, f = 8, cost 3 dB at 64 px; the weights that ship pay that with pixels, 128 instead
-# of 64.
-
-# %% [markdown]
-# ## What no net at all can do
+# @@ablations
 #
-# How much of its decibels does a net earn? Take the oldest codec there is: cut images into blocks,
-# rotate each block to axes that do not correlate (cosines, then principal axes), deal these axes
-# out to the block's 8 px cells so that each has 9 bits to tell, and let k-means find 512 codes for
-# each hand. No gradient, 3,000 images, the 2,304 bits of `flagship`
-# (`python -m vqlib.studies transform`). Predict: how far from the net does it stay if every cell
-# stands alone, as ours do? And if 16 cells are coded together?
-
-# %%
-Markdown(results.table("transform"))
-
-# %% [markdown]
-# **What we saw** (HAM10000, 921 validation images, one seed). Cells alone: 30.1 dB, four below the
-# net, whose decoder sees the neighbours. Sixteen cells together: **34.0 dB and SSIM 0.847 without a
-# net**, as good as 10,000 updates of ours, and the whole image at once 34.5. So our codes are not
-# short of bits: each speaks of its own patch, and what it mostly says, the colour of the skin, its
-# neighbours say, too (notebook 3: two axes of colour hold most of the codebook). Codes that share
-# the work out tell more. They also leave little to guess, and guessing is what a prior is for: in a
-# first trial such codes cost 7.8 bits each after 250 updates, where ours are at 6.4 after 500
-# (LOG.md). A codec and a prior want different codes; we took those that a prior can learn.
-
-# %% [markdown]
-# ## Where nine bits go
+# ## A second decoder for the same codes
 #
-# A code is 128 numbers wide and has nine bits. On how many of the 128 axes does it spend them?
-# Below: how far encoder outputs vary along their widest axes, and what is left as error once they
-# are codes. Predict: will a code say where in its 8 x 8 px an edge runs, or only which colour they
-# have?
-
-# %%
-x = dataset[dataset.splits[SPLIT][::4]].to(ws.device)
-axes = principal_axes.measure(model, x)
-for k, (variance, error, explained, bits) in enumerate(zip(*axes, axes.bits), 1):
-    print(f"axis {k}: variance {variance:6.2f}, error {error:.2f}: {bits:.1f} bits; "
-          f"neighbours explain {explained:.0%} of the variance")
-
-# %%
-fig, ax = plt.subplots(figsize=(6, 2.8))
-principal_axes.draw(ax, axes)
-plots.save(fig, ws, "02_axes")
-
-# %%
-Markdown(results.table("limits"))
-
-# %% [markdown]
-# **What we saw.** Three axes carry an error of 0.34 to 0.40 each, with 3.6, 2.5 and 1.4 bits, as
-# theory has it for bits well dealt out (*reverse water-filling*: all axes that are worth bits end
-# at the same error). What varies along the later ones follows from the first three: their errors
-# are far below. So a code names a *colour*, three numbers, and where an edge runs the decoder has
-# to guess from the colours around. And those colours were no news: the four cells beside tell 72,
-# 50 and 27 % of the three axes, which is worth 1.7 bits; the prior of notebook 4, which sees more,
-# finds 2.6 of the nine.
-#
-# The table (`python -m vqlib.studies limits`) is the same run, shorter: 31.0 dB after 2,500
-# updates, while 10,000 have 34.2. In between lies a leap: at update 3,000 of the long run the
-# distance to the codes jumps from 0.002 to 0.008 and the error falls by a quarter, as if the third
-# axis were found only then. After that minutes buy little: 1,500 updates more, at twice the first
-# learning rate and down again, ended at 34.21 instead of 34.18 dB (LOG.md). Nor are bits or
-# channels short in the first 625 updates: 7, 9 and 11 bits a code give 28.6, 29.2 and 28.8 dB, nets
-# half, once and twice as wide 26.6, 29.2 and 29.1: half would be too few. Steps of 0.1 dB say
-# nothing (the machine of the new rows gives 29.4 for 29.2), and what wider nets bring in the end
-# was not tried.
-#
-# How many bits would 35 dB take? Between f = 8 (9 bits for 8 x 8 px, 34.2 dB) and f = 4 (36 bits,
-# 37.3 dB) each doubling brings 1.6 dB: thirteen bits.
-
-# %% [markdown]
-# ## Run: a second decoder for the same codes
-#
-# Least squares paints the mean of all images that fit the codes, and a mean is blurred. This is
-# what the VQ-VAE's own decoder gives, the *least-squares decoder*, and every PSNR here is that
-# decoder's. What it leaves out can be drawn: a flow learns to carry noise to residuals of training
-# images, given the codes and the least-squares image (`vqlib/flow_decoder.py`). Encoder, codebook
-# and decoder stay frozen. Here the *flow decoder* learns on the nearest codes; the one that ships
-# also learnt on entropy-constrained ones (notebook 4). Notebook 5 shows what it invents.
+# Least squares paints the mean of all images that fit the codes, and a mean is blurred. What it
+# leaves out can be drawn: a flow learns to carry noise to the residuals of training images, given
+# the codes and the least-squares image (`vqlib/flow_decoder.py`). Encoder, codebook and decoder
+# stay as they are. Notebook 5 shows what it invents.
 
 # %%
 ws.require("flow_decoder")
-training = preset.flow_decoder_training
+learning = replace(preset.flow_decoder_training, seed=SEED)
 flow_decoder = FlowDecoder(preset.flow_decoder).to(ws.device)
-loop = train_flow_decoder(flow_decoder, model, dataset, training, preset.augment,
+loop = train_flow_decoder(flow_decoder, model, dataset, learning, preset.augment,
                           ws.folder / "flow-decoder")
-for _step, _losses in watch(loop, training.steps):
+for _step, _losses in watch(loop, learning.steps):
     pass
-save_model(ws.folder / "flow-decoder.safetensors", flow_decoder, **ws.metadata, training=training)
+save_model(ws.folder / "flow-decoder.safetensors", flow_decoder, **ws.metadata, training=learning)
 
 # %%
-fig, ax = plt.subplots(figsize=(6, 2.6))
-plots.curve(ax, read_log(ws.folder / "flow-decoder"), "loss", smooth=20)
-ax.set_ylabel("velocity error, residual's variance = 1")
+fig, ax = plt.subplots(figsize=(6, 2.8))
+log = read_log(ws.folder / "flow-decoder")
+plots.curve(ax, log, "loss", smooth=20)
+ax.set(ylabel="squared error of the velocity", title="Training of the flow decoder")
 plots.save(fig, ws, "02_flow_decoder_training")
+print(f"first tenth {np.mean([line['loss'] for line in log[: max(1, len(log) // 10)]]):.2f}, "
+      f"last tenth {np.mean([line['loss'] for line in log[-max(1, len(log) // 10) :]]):.2f}")
 
 # %% [markdown]
-# ## See for yourself
+# @@flow
 #
-# First a static figure, then an explorer. Choose a held-out image, or a picture of your own. Point
-# at a cell to see its code, what that code paints alone, and where else it stands. Choose a cell
-# and then another code for it, and see the picture change: codes are what the prior of notebook 4
-# will learn to write.
+# ## Try it
+#
+# Choose a held-out image, or a picture of your own. Point at a cell to see its code, what that code
+# paints alone, and where else it stands. Choose a cell and then another code, and see the picture
+# change: codes are what the prior of notebook 4 will learn to write.
 
 # %%
 fig = plots.draw_reconstruction(model, dataset, int(dataset.splits[SPLIT][worst[0]]))
@@ -378,13 +309,128 @@ explorers.show(explorers.Reconstruction(pipeline, dataset, SPLIT, first=int(wors
 # %% [markdown]
 # ## What we learned
 #
-# - The nets of the report were never the problem: with codes that start on data and are reset when
-#   dead, they use the whole codebook.
-# - Usage is a property of a split, quality a property of an image: report spread and worst cases.
-# - Notebook 3 asks what each code means; notebook 4 learns in which order they come.
+# - The report's nets were not the problem: with codes that start on data and are reset when dead,
+#   they use the whole codebook.
+# - PSNR hardly notices a collapse, so codes in use are counted as well.
+# - Usage is a property of a split, quality one of an image: look at the spread and at the worst.
+# - Least squares blurs; what it leaves out can be drawn, not recovered.
 
 # %%
-r = result[NAMES[0]]
+r, b = (result[name] for name in NAMES)
 key_metric = f"PSNR {r['psnr']['mean']:.1f} dB, {r['codes_used']}/{r['n_codes']} codes used"
-save_results(ws, "02", key_metric, **result)
-print(footer(ws, preset.vqvae_training.seed))
+save_results(ws, "02", key_metric, **result,
+             rows={"PSNR, ours": f"{r['psnr']['mean']:.1f} dB",
+                   "SSIM, ours": f"{r['ssim']['mean']:.3f}",
+                   "codes in use, ours": f"{r['codes_used']} of {r['n_codes']}",
+                   "perplexity, ours": f"{r['perplexity']:.0f}",
+                   "PSNR, report's settings": f"{b['psnr']['mean']:.1f} dB",
+                   "codes in use, report's settings": f"{b['codes_used']} of {b['n_codes']}"})
+print(footer(ws, SEED))
+
+# %% [markdown]
+# ## Exercises
+#
+# **2.1** Double the codebook, `replace(cfg, n_codes=2 * cfg.n_codes)`, and halve the side of a
+# cell, `n_down=cfg.n_down - 1`. By what factor does the number of bits per image grow?
+#
+# <details><summary>Solution</summary>Half the side makes four times as many codes, and twice the
+# codebook costs one bit more for each: 4 x 10/9 = 4.4 with 512 codes. Resolution of the grid is far
+# dearer than size of the codebook.</details>
+
+# %% tags=["exercise"]
+ANSWER = None                                # a factor
+larger = replace(cfg, n_codes=2 * cfg.n_codes, n_down=cfg.n_down - 1)
+grown = larger.grid**2 * np.log2(larger.n_codes) / bits
+check("2.1", ANSWER, near(grown, within=0.1),
+      why=f"four times as many codes of one bit more: {grown:.2f}",
+      hint="count codes and bits per code apart")
+
+# %% [markdown]
+# **2.2** PSNR is logarithmic. If every pixel's error is halved, by how many dB does PSNR rise?
+#
+# <details><summary>Solution</summary>A quarter of the squared error: 10 log10(4) = 6.0 dB. Between
+# 34 and 35 dB lies a fifth of the squared error.</details>
+
+# %% tags=["exercise"]
+ANSWER = None                                # dB
+noise = 0.1 * torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(SEED))
+grey = torch.full_like(noise, 128 / 255)
+whole, half = (metrics.psnr(grey + scale * noise, grey).mean() for scale in (1, 0.5))
+print(f"{whole:.1f} dB, with half the error {half:.1f} dB")
+check("2.2", ANSWER, near(float(half - whole), within=0.3),
+      why="half the error is a quarter of its square", hint="10 log10 of what?")
+
+# %% [markdown]
+# **2.3** Twenty updates of our settings without data init and without resets, `replace(cfg,
+# data_init=False, reset_threshold=0.0)`: will held-out images pick more codes than with both,
+# fewer, or as many?
+#
+# <details><summary>Solution</summary>Fewer. Random codes lie far from all outputs, so a few win
+# every patch. With data init the first codes are outputs of the encoder, and each has neighbours
+# from the start.</details>
+
+# %% tags=["exercise"]
+ANSWER = None                                # "more", "fewer" or "as many"
+used = {}
+for name, c in {"with": cfg, "without": replace(cfg, data_init=False, reset_threshold=0.0)}.items():
+    short = VQVAE(c, stats["mean"], stats["std"], SEED).to(ws.device)
+    list(train_vqvae(short, dataset, replace(training, steps=20), preset.augment))
+    rows = dataset.splits[SPLIT][:64]
+    used[name] = len(short.encode(dataset[rows].to(ws.device)).unique())
+print(used)
+check("2.3", ANSWER, lambda answer: answer == "fewer" and used["without"] < used["with"],
+      why="codes far from all outputs win nothing", hint="which codes are nearest to an output?")
+
+# %% [markdown]
+# ## Optional: what no net at all can do
+#
+# How much of its decibels does a net earn? The oldest codec there is: rotate blocks of pixels to
+# uncorrelated axes (cosines, then principal axes), split the axes into groups of equal variance,
+# one group per 8 x 8 px cell, and quantize each group with its own k-means codebook of 512 entries.
+# No gradient, 3,000 images, as many bits as `flagship` (`python -m vqlib.studies transform`).
+
+# %%
+Markdown(results.table("transform"))
+
+# %% [markdown]
+# Cells that stand alone reach 30.13 dB; sixteen coded together 34.03 dB without any net. So our
+# codes are not short of bits: each speaks of its own patch, and much of what it says its neighbours
+# say, too. Codes that share the work tell more, but leave little to guess, and guessing is what a
+# prior is for.
+
+# %% [markdown]
+# ## Optional: where nine bits go
+#
+# A code is 128 numbers wide and has nine bits. On how many of the 128 axes does it spend them? The
+# cell takes the axes along which encoder outputs vary most, and the error that is left along each
+# once they are codes.
+
+# %%
+x = dataset[dataset.splits[SPLIT][::4]].to(ws.device)
+axes = principal_axes.measure(model, x)
+for k, (variance, error, explained, nine) in enumerate(zip(*axes, axes.bits), 1):
+    print(f"axis {k}: variance {variance:6.2f}, error {error:.2f}: {nine:.1f} bits; "
+          f"neighbours explain {explained:.0%} of the variance")
+
+# %%
+fig, ax = plt.subplots(figsize=(6, 2.8))
+principal_axes.draw(ax, axes)
+ax.set_title("Encoder outputs: variance, and error as codes")
+plots.save(fig, ws, "02_axes")
+
+# %% [markdown]
+# @@axes
+
+# %% [markdown]
+# ## Optional: bits, channels or minutes?
+#
+# What would more of each buy? Short trainings at 128 px, the settings of an earlier `flagship`
+# (`python -m vqlib.studies limits`, one seed).
+
+# %%
+Markdown(results.table("limits"))
+
+# %% [markdown]
+# Four times the updates bring 1.7 dB (29.23 to 30.97), more codes or wider nets nothing in 625
+# updates, and nets half as wide lose 2.63 dB. So minutes were what was short; steps of 0.1 dB of
+# one seed say nothing.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 3. What does a code mean?
 #
-# Reads `vqvae.safetensors` and `baseline.safetensors` (notebook 2). Writes `03.json`, `03_umap.csv`
-# (the coordinates) and `figures/<preset>/03_*.png`. Half a minute.
+# **Reads** `vqvae.safetensors` and `baseline.safetensors` (notebook 2). **Writes** `03.json`,
+# `03_umap.csv` (the coordinates) and `figures/<preset>/03_*.png`. **Takes** a minute.
 #
 # You will see the codebook from four sides: what each code paints, which codes lie close together,
 # how often each is used, and which diagnosis uses it more than others do.
@@ -11,20 +11,23 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import Markdown
 from umap import UMAP
 
 from vqlib import explorers, plots
 from vqlib.checkpoint import load_model
+from vqlib.exercises import check
 from vqlib.metrics import psnr
 from vqlib.pipeline import Pipeline
+from vqlib.records import expected
 from vqlib.train import encode_dataset
 from vqlib.workspace import footer, open_workspace, save_results
 
-# %%
+# %% tags=["parameters"]
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
 DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
-SPLIT = "validation"
 SEED = 0
+SPLIT = "validation"
 
 # %%
 ws = open_workspace(PRESET, DATA)
@@ -34,10 +37,17 @@ vqvae, _ = load_model(ws.folder / "vqvae.safetensors", "vqvae", made_by="noteboo
 baseline, _ = load_model(ws.folder / "baseline.safetensors", "vqvae", made_by="notebook 02")
 
 # %% [markdown]
+# These lines say which data, preset and weights this run uses. In the two settings in which the
+# notebook is mostly seen it ends with these numbers (validation split):
+
+# %%
+Markdown(expected("03"))
+
+# %% [markdown]
 # ## Does the place of a code matter, or only which codes there are?
 #
 # If an image were a bag of codes, shuffling its grid would change little. Predict what you will
-# see, then run.
+# see.
 
 # %%
 x = dataset[dataset.splits[SPLIT][:8]]
@@ -45,24 +55,22 @@ codes = vqvae.encode(x)                                             # (8, h, w)
 shuffle = torch.randperm(codes[0].numel(), generator=torch.Generator().manual_seed(SEED))
 shuffled = codes.flatten(1)[:, shuffle].view_as(codes)
 x_hat, x_shuffled = vqvae.decode(codes), vqvae.decode(shuffled)
-print(f"PSNR in order {psnr(x_hat, x).mean():.1f} dB, shuffled {psnr(x_shuffled, x).mean():.1f} dB")
+in_order, out_of_order = (psnr(images, x).mean() for images in (x_hat, x_shuffled))
+print(f"PSNR in order {in_order:.1f} dB, shuffled {out_of_order:.1f} dB")
 
 # %%
-fig, ax = plt.subplots(figsize=(8, 3.2))
+fig, ax = plt.subplots(figsize=(8, 3.4))
 plots.show_images(ax, torch.cat([x, x_hat, x_shuffled]),
-                  title="original, from its codes, from its codes in random order")
+                  title="Rows: original, from its codes, from the same codes in random order")
 plots.save(fig, ws, "03_shuffled")
 
 # %% [markdown]
-# The palette survives, the lesion does not. A prior that gets the *frequencies* of codes right but
-# not their places paints exactly this: skin-coloured texture. Keep the third row in mind for
-# notebook 5.
+# @@shuffled
 #
-# ## What each code paints
+# ## What does each code paint?
 #
 # A code has no picture of its own: the decoder looks at its neighbours as well. The fairest
-# portrait is the centre of a 5 x 5 patch made of that code alone. Sorted by brightness; each tile
-# is one code.
+# portrait is the centre of a 5 x 5 patch made of that code alone.
 
 # %%
 patches = plots.code_patches(vqvae)                       # (K, 3, f, f)
@@ -72,18 +80,18 @@ held_out, _ = encode_dataset(vqvae, dataset, SPLIT)       # (m, 1, T)
 counts = torch.bincount(held_out.flatten().long(), minlength=K)
 fig, ax = plt.subplots(figsize=(8, 4.2))
 plots.show_images(ax, patches[colours.mean(1).argsort()], per_row=32,
-                  title=f"{K} codes, dark to light")
+                  title=f"What each of {K} codes paints, from dark to light")
 plots.save(fig, ws, "03_patches")
+print(f"{(counts > 0).sum()} of {K} codes are picked by held-out images")
 
 # %% [markdown]
+# @@patches
+#
 # ## Which codes are neighbours?
 #
-# Two maps of the same code vectors from D dimensions to 2. PCA keeps the directions of largest
-# variance: distances are true, but only in that plane. UMAP keeps *who is whose neighbour* and
-# bends everything else. Seeded, one thread: the same versions on the same machine draw the same
-# map; the coordinates are saved beside the figure. Area shows how often a code is picked on
-# held-out lesions, colour is the colour it decodes to, and a grey cross is a code that is never
-# picked.
+# Two maps of the code vectors. PCA keeps the directions of largest variance: distances are true,
+# but only in that plane. UMAP keeps *who is whose neighbour* and bends everything else. Area: how
+# often held-out lesions pick a code; colour: what it paints; a grey cross: never picked.
 
 # %%
 vectors = vqvae.quantizer.codebook.numpy()                # (K, D)
@@ -94,9 +102,10 @@ centred = vectors - vectors.mean(0)
 _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
 plane = centred @ directions[:2].T                        # (K, 2)
 explained = (sizes[:2] ** 2).sum() / (sizes**2).sum()
+print(f"two principal axes hold {explained:.0%} of the variance of {vectors.shape[1]} dimensions")
 
 # %%
-fig, axs = plt.subplots(1, 2, figsize=(11, 5))
+fig, axs = plt.subplots(1, 2, figsize=(9, 4.4))
 plots.scatter_codes(axs[0], layout, counts.numpy(), colours.numpy(),
                     f"UMAP, {neighbours} neighbours, seed {SEED}")
 plots.scatter_codes(axs[1], plane, counts.numpy(), colours.numpy(),
@@ -105,47 +114,54 @@ plots.save(fig, ws, "03_umap")
 np.savetxt(ws.folder / "03_umap.csv", layout, "%.5f", ",", header="umap_1,umap_2", comments="")
 
 # %% [markdown]
-# **What UMAP cannot say.** The size of a cluster, the empty space between two clusters and their
-# left-right order mean nothing: another seed moves them. Nothing in the picture says how *often* a
-# region is used, which is why the dots carry it. And an island need not be a discovery: in the
-# report's UMAP the separate island was the set of codes in use and the large blob were dead codes,
-# which had never been moved by data and were near to each other only in that. The next cell draws
-# that case from measured numbers: the baseline's codebook with its dead codes.
+# @@umap
+#
+# ## What UMAP cannot say
+#
+# The size of a cluster, the gap between two and their order mean nothing: another seed moves them.
+# And an island need not be a discovery. In the report's UMAP the island was the codes in use, and
+# the large blob dead codes, near to each other only in that data had never moved them. Below is
+# that case: the baseline's codebook.
 
 # %%
 baseline_codes, _ = encode_dataset(baseline, dataset, SPLIT)
 baseline_counts = torch.bincount(baseline_codes.flatten().long(), minlength=K)
 baseline_layout = umap.fit_transform(baseline.quantizer.codebook.numpy())
 baseline_colours = plots.code_patches(baseline).mean((2, 3))
-fig, axs = plt.subplots(1, 2, figsize=(11, 4.6))
+used, baseline_used = int((counts > 0).sum()), int((baseline_counts > 0).sum())
+fig, axs = plt.subplots(1, 2, figsize=(9, 4))
 plots.scatter_codes(axs[0], layout, counts.numpy(), colours.numpy(),
-                    f"ours: {(counts > 0).sum()} of {K} codes in use")
+                    f"ours: {used} of {K} codes in use")
 plots.scatter_codes(axs[1], baseline_layout, baseline_counts.numpy(), baseline_colours.numpy(),
-                    f"baseline: {(baseline_counts > 0).sum()} of {K} codes in use")
+                    f"baseline: {baseline_used} of {K} codes in use")
 plots.save(fig, ws, "03_umap_baseline")
+print(f"{K - baseline_used} codes of the baseline are never picked")
 
 # %% [markdown]
+# @@baseline
+#
 # ## How far apart are codes, in units that mean something?
 #
 # A distance in code space matters only through the picture. Replace every code of an image by its
-# nearest other code, and measure: a small loss says that neighbours paint alike, so the prior may
-# confuse them at little cost.
+# nearest other code, and measure.
 
 # %%
 codebook = vqvae.quantizer.codebook                       # (K, D)
 neighbour = torch.cdist(codebook, codebook).fill_diagonal_(torch.inf).argmin(1)
 any_other = torch.randperm(K, generator=torch.Generator().manual_seed(SEED))
 for name, swap in (("its nearest neighbour", neighbour), ("any other", any_other)):
-    swapped = vqvae.decode(swap[codes])
-    print(f"each code replaced by {name}: {psnr(swapped, x).mean():.1f} dB")
-print(f"unchanged: {psnr(x_hat, x).mean():.1f} dB")
+    loss = in_order - psnr(vqvae.decode(swap[codes]), x).mean()
+    print(f"each code replaced by {name}: {in_order - loss:.1f} dB, a loss of {loss:.1f} dB")
+print(f"unchanged: {in_order:.1f} dB")
 
 # %% [markdown]
+# @@swap
+#
 # ## Do diagnoses use different codes?
 #
 # Lift: how much more often a class picks a code than all images do; 1 means no preference. Counted
-# over the training split, because rare classes need the numbers; a code with fewer than 20 picks in
-# a class is left grey, so that a single odd image cannot make a favourite.
+# over the training split, because rare classes need the numbers. A code with fewer than 20 picks in
+# a class is left grey, so that one odd image cannot make a favourite.
 
 # %%
 train_codes, labels = encode_dataset(vqvae, dataset, "train")
@@ -159,18 +175,24 @@ for name, values in zip(dataset.classes, top.values):
     print(f"{name:20s} largest lifts " + " ".join(f"{v:.1f}" for v in values[:6]))
 
 # %%
-fig, axs = plt.subplots(1, 2, figsize=(11, 3.4), width_ratios=(2, 1.2))
+rows = len(dataset.classes)
+fig, axs = plt.subplots(2, 1, figsize=(8, 2.4 + 0.9 * rows), height_ratios=(0.35, 0.65))
 axs[0].set_facecolor("0.85")
 picture = axs[0].imshow(lift[:, colours.mean(1).argsort()].log2(), aspect="auto",
                         cmap="RdBu_r", vmin=-2, vmax=2, interpolation="nearest")
-axs[0].set_yticks(range(len(dataset.classes)), dataset.classes)
-axs[0].set(xlabel="codes, dark to light", title="log2 lift (white: as often as everyone)")
+axs[0].set_yticks(range(rows), dataset.classes)
+axs[0].set(xlabel="codes, from dark to light", title="log2 of the lift: red, more than everyone")
 fig.colorbar(picture, ax=axs[0])
 plots.show_images(axs[1], patches[top.indices.flatten()], per_row=12,
-                  title="the 12 codes of largest lift, per class")
+                  title="Each row: what the 12 codes of a class's largest lift paint")
+axs[1].set_axis_on()
+axs[1].set_xticks([])
+axs[1].set_yticks((np.arange(rows) + 0.5) * (patches.shape[-1] + 2), dataset.classes)
 plots.save(fig, ws, "03_classes")
 
 # %% [markdown]
+# @@lift
+#
 # ## Try it
 #
 # Point at a dot, or draw a line around some: their patches, the diagnoses that use them, and the
@@ -182,30 +204,75 @@ explorers.show(explorers.Codebook(Pipeline(vqvae, dataset.geometry), dataset[som
                                   dataset.labels[some], dataset.classes, {"UMAP": layout}))
 
 # %% [markdown]
-# **What we saw** (HAM10000, `flagship`, weights that ship). The codebook is above all a palette:
-# two axes hold 94 % of the variance of 128 dimensions, and across the maps the decoded colour
-# changes smoothly, from light to dark one way and from bluish grey to red the other. Neighbours
-# with unlike colours are rare: what little is left in the third axis separates brown from pink.
-# Swapping every code for its nearest neighbour costs 3.6 dB, for any other code 19.6 dB: what is
-# near in code space is near on the skin, but no longer the same. Diagnoses do differ in their
-# words: `vasc` uses a few crimsons up to 25 times as often as everyone, melanoma (`mel`) the
-# darkest codes 3.7 times; `nv` never exceeds 1.4, because two thirds of "everyone" are naevi. Apart
-# from those crimsons none of them owns a code: a diagnosis is in the arrangement, which is the
-# prior's business.
-#
-# The baseline's map shows how to misread a UMAP: the big cloud is made of 491 codes that no image
-# ever picked, still where the random start put them. The island is all that was learned.
-#
 # ## What we learned
 #
-# - Read a code by what it paints, by whom it is used, and by its neighbours; never by its place in
-#   a UMAP alone.
-# - The order of codes carries the lesion: shuffled, the same codes drop from 35.5 to 17.6 dB.
-# - Notebook 4 learns that order.
+# - A code is a colour more than a shape; the lesion is in the arrangement.
+# - Read a code by what it paints, by who uses it and by its neighbours, never by its place in a
+#   UMAP alone.
+# - A codebook with dead codes makes islands that mean nothing.
 
 # %%
-used, baseline_used = int((counts > 0).sum()), int((baseline_counts > 0).sum())
 largest_lift = {name: float(values[0]) for name, values in zip(dataset.classes, top.values)}
 save_results(ws, "03", f"{used}/{K} codes in use, {baseline_used}/{K} in the baseline",
-             codes_used=used, explained_by_two_axes=float(explained), largest_lift=largest_lift)
+             codes_used=used, explained_by_two_axes=float(explained), largest_lift=largest_lift,
+             rows={"codes in use, ours": f"{used} of {K}",
+                   "codes in use, report's settings": f"{baseline_used} of {K}",
+                   "variance on two principal axes": f"{explained:.0%}",
+                   "PSNR of 8 images, codes in order": f"{in_order:.1f} dB",
+                   "PSNR of 8 images, codes shuffled": f"{out_of_order:.1f} dB"})
 print(footer(ws, SEED))
+
+# %% [markdown]
+# ## Exercises
+#
+# **3.1** Turn the grid of codes by half a turn and decode it. Against the turned photograph, will
+# the PSNR be as good as in order ("in order"), as bad as shuffled ("shuffled"), or in between?
+#
+# <details><summary>Solution</summary>In between. Colours land in the right places, so it is better
+# than shuffled. But a code also says a little of how its patch looks inside, and turning the grid
+# does not turn the patches.</details>
+
+# %% tags=["exercise"]
+ANSWER = None                                # "in order", "shuffled" or "in between"
+turned = psnr(vqvae.decode(codes.rot90(2, (1, 2))), x.rot90(2, (2, 3))).mean()
+print(f"in order {in_order:.1f} dB, turned {turned:.1f} dB, shuffled {out_of_order:.1f} dB")
+check("3.1", ANSWER, lambda answer: answer == "in between" and out_of_order < turned < in_order,
+      why="colours are in place, the insides of patches are not turned",
+      hint="compare with both numbers")
+
+# %% [markdown]
+# **3.2** Replace a tenth of the cells by any other code. Is the loss in dB less than a tenth of the
+# loss when all are replaced, a tenth, or more?
+#
+# <details><summary>Solution</summary>More. PSNR is logarithmic: the first errors in a clean image
+# cost most, and once an image is full of errors, more of them hardly count.</details>
+
+# %% tags=["exercise"]
+ANSWER = None                                # "less", "a tenth" or "more"
+SHARE = 0.1                                  # try others
+hit = torch.rand(codes.shape, generator=torch.Generator().manual_seed(SEED)) < SHARE
+some_lost = in_order - psnr(vqvae.decode(torch.where(hit, any_other[codes], codes)), x).mean()
+all_lost = in_order - psnr(vqvae.decode(any_other[codes]), x).mean()
+print(f"{SHARE:.0%} replaced: {some_lost:.1f} dB lost; all: {all_lost:.1f} dB")
+check("3.2", ANSWER, lambda answer: answer == "more", why="decibels count ratios of errors",
+      hint="which error changes the ratio most, the first or the last?")
+
+# %% [markdown]
+# **3.3** Draw the UMAP with another seed. What stays: the codes' positions, or who is whose
+# neighbour?
+#
+# <details><summary>Solution</summary>Neighbours. Each seed may turn, mirror and tear the map, but
+# most of a code's ten nearest codes stay near it. So only closeness may be read from a UMAP.
+# </details>
+
+# %% tags=["exercise"]
+ANSWER = None                                # "positions" or "neighbours"
+again = UMAP(n_neighbors=neighbours, min_dist=0.1, random_state=SEED + 1, n_jobs=1)
+maps = [torch.tensor(points) for points in (layout, again.fit_transform(vectors))]    # (K, 2)
+near = [torch.cdist(points, points).topk(11, largest=False).indices[:, 1:] for points in maps]
+kept = (near[0][:, :, None] == near[1][:, None]).any(2).float().mean()
+moved = (maps[0] - maps[1]).norm(dim=1).mean() / maps[0].std()
+print(f"{kept:.0%} of the ten nearest codes are kept; codes move {moved:.1f} times the map's "
+      "spread")
+check("3.3", ANSWER, lambda answer: answer == "neighbours",
+      why="UMAP is made to keep neighbours, and nothing else", hint="compare the two numbers")

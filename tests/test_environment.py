@@ -31,7 +31,7 @@ LAYERS = {
     "report": {"studies", "show", "evaluation", "core", "data", "backend"},
     "cli": {"studies", "show", "evaluation", "core", "data", "backend"},
 }
-SHOW = {"vqlib.plots", "vqlib.explorers"}  # what draws; nothing below it knows of it
+SHOW = {"vqlib.alt_texts", "vqlib.plots", "vqlib.explorers"}  # nothing below knows of them
 
 
 def layer(name: str) -> str:

@@ -77,7 +77,10 @@ def load_model(path: Path, kind: str | None = None, made_by: str = ""):
     """
     path = Path(path)
     if not is_there(path):
-        hint = f": {made_by} makes it, run that first" if made_by else f" in {path.parent}"
+        hint = f" in {path.parent}"
+        if made_by:
+            hint = (f": {made_by} makes it, run that first (make notebooks runs all); with preset "
+                    "flagship and HAM10000 the weights that ship are taken")
         raise FileError(f"{path.name} is missing{hint}")
     weights, metadata = read_checked(path, kind)
     cls, config = KINDS[metadata["kind"]]

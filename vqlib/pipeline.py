@@ -114,6 +114,17 @@ def find_weights(folder: Path, model: str) -> Path:
         f"python -m vqlib train all, notebook {notebook} or make notebooks trains your own")
 
 
+def models_of(workspace):
+    """(folder with the models of a workspace, the data they learnt from).
+
+    Where the workspace has none, those that ship for its preset, and None: they learnt from data
+    that is not here.
+    """
+    if is_there(workspace.folder / "vqvae.safetensors") or workspace.preset.name != "flagship":
+        return workspace.folder, workspace.dataset
+    return pretrained(), None
+
+
 def load_pipeline(folder=None, vqvae=None, prior=None, flow_decoder=None,
                   needs=("vqvae",)) -> Pipeline:
     """Models of a folder, of files given one by one, or, without any, those that ship.

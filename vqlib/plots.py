@@ -2,22 +2,25 @@
 
 The notebook owns layout, titles and saving. Letters: n images, K codes, p pixels per patch side.
 """
+import io
 import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 import torch
 from IPython import get_ipython
-from matplotlib_inline.backend_inline import set_matplotlib_formats
+from IPython.display import Image, display
 from torch import Tensor
 
 from vqlib import metrics
+from vqlib.alt_texts import ALT_TEXTS, PICTURE
 from vqlib.backend.paths import home
 from vqlib.pictures import code_colours, sheet
 
 plt.rcParams.update({
-    "figure.dpi": 72,
+    "figure.dpi": 100,
     "savefig.dpi": 120,
     "figure.constrained_layout.use": True,
     "font.size": 10,
@@ -28,10 +31,6 @@ plt.rcParams.update({
     "svg.hashsalt": "vqlib",            # else ids in an SVG differ from run to run
 })
 
-if get_ipython():  # as PNG, photographs would take a notebook past 1 MB
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
-
-
 # format of a figure -> what makes its bytes differ from run to run
 UNDATED = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
 
@@ -41,20 +40,39 @@ def figure_folder(preset: str) -> Path:
     return home() / "figures" / ("" if preset == "flagship" else preset)
 
 
-def save(fig, workspace, name: str) -> None:
-    """Write figures/<preset>/<name>.png with the data's name on it.
+def save(fig, workspace, name: str, source="") -> None:
+    """Write figures/<preset>/<name>.png with the data's name on it, and show it in a notebook.
 
-    The same inputs give the same bytes. `$VQLIB_FIGURES`, pdf or svg, writes papers' formats
-    instead; raises ValueError for others.
+    source: of what is shown, if it is not the workspace's data, such as a study's setup. The same
+    inputs give the same bytes. `$VQLIB_FIGURES`, pdf or svg, writes papers' formats instead; raises
+    ValueError for others.
     """
     suffix = os.environ.get("VQLIB_FIGURES") or "png"
     if suffix not in UNDATED:
         raise ValueError(f"VQLIB_FIGURES={suffix}: figures are written as {', '.join(UNDATED)}")
-    source = f"{workspace.dataset.title}, preset {workspace.preset.name}"
+    source = source or f"{workspace.dataset.title}, preset {workspace.preset.name}"
     fig.text(1, -0.005, source, ha="right", va="top", fontsize=7, color="0.5")
     path = figure_folder(workspace.preset.name) / f"{name}.{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, metadata={UNDATED[suffix]: None}, bbox_inches="tight")
+    if get_ipython():
+        # as PNG, photographs would take a notebook past 1 MB
+        jpeg = io.BytesIO()
+        fig.savefig(jpeg, format="jpeg", dpi="figure", bbox_inches="tight",
+                    pil_kwargs={"quality": 80})
+        display(Image(jpeg.getvalue(), format="jpeg", alt=ALT_TEXTS.get(name, PICTURE)))
+    plt.close(fig)
+
+
+def show_committed(name: str) -> None:
+    """Show a figure of figures/, where a notebook has no photographs to draw it from."""
+    path = figure_folder("flagship") / f"{name}.png"
+    print(f"without the photographs that the weights learnt from (VQLIB_DATA=folder) here is "
+          f"{path.parent.name}/{path.name}, drawn on HAM10000")
+    if path.exists() and get_ipython():
+        jpeg = io.BytesIO()
+        PIL.Image.open(path).convert("RGB").save(jpeg, "JPEG", quality=80)
+        display(Image(jpeg.getvalue(), format="jpeg", alt=ALT_TEXTS.get(name, PICTURE), width=800))
 
 
 def show_images(ax, images: Tensor, per_row=8, title=""):        # (n, 3, H, W) in [0, 1]

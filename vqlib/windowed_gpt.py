@@ -36,7 +36,7 @@ class WindowedGPT(nn.Module):
     window lies, so it can learn texture but hardly any layout.
     """
 
-    def __init__(self, cfg: WindowedGPTConfig, seed=1337):
+    def __init__(self, cfg: WindowedGPTConfig, seed=0):
         super().__init__()
         self.cfg = cfg
         with torch.random.fork_rng(devices=[]):

@@ -2,7 +2,6 @@
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -172,21 +171,21 @@ def test_a_sweep_without_training_images_has_no_layout_ratios():
     assert lines[4] == "| as trained | 90 (80 to 101) | - | - |"
 
 
-def test_only_a_workspace_whose_prior_ships_has_published_results(tmp_path, monkeypatch):
+def test_only_a_folder_whose_prior_ships_has_published_results(tmp_path, monkeypatch):
     monkeypatch.setenv("VQLIB_HOME", str(tmp_path))
     shipped, log = tmp_path / "data" / "pretrained", tmp_path / "run" / "prior" / "log.jsonl"
     for folder in (shipped, log.parent):
         folder.mkdir(parents=True)
     (shipped / "flagship-test.json").write_text('{"generation": 1}')
     (shipped / "prior-f8.jsonl").write_text('{"step": 2}')
-    preset = SimpleNamespace(name="flagship")
-    workspace = SimpleNamespace(preset=preset, folder=tmp_path / "run")
-    assert tables.published(workspace, "test") is None               # no prior yet
+    run = tmp_path / "run", "flagship"
+    assert tables.published(*run, "test") is None                # no prior yet
     log.write_text('{"step": 1}')
-    assert tables.published(workspace, "test") is None               # another prior
+    assert tables.published(*run, "test") is None                # another prior
     log.write_text('{"step": 2}')
-    assert tables.published(workspace, "test") == {"generation": 1}
-    assert tables.published(workspace, "validation") is None
+    assert tables.published(*run, "test") == {"generation": 1}
+    assert tables.published(*run, "validation") is None
+    assert tables.published(shipped, "flagship", "test") == {"generation": 1}
 
 
 def printed(path):

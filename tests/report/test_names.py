@@ -6,7 +6,7 @@ import jupytext
 import pytest
 import yaml
 
-from vqlib.report.alt_texts import ALT_TEXTS
+from vqlib.alt_texts import ALT_TEXTS
 from vqlib.report.document import FILE, figures_named
 from vqlib.report.notebooks import figure_names
 

@@ -102,10 +102,11 @@ def train_vqvae(ws, args) -> None:
 def train_prior(ws, args, name="prior") -> None:
     p, vqvae = ws.preset, codes_of(ws, args)
     if name == "windowed":
-        config, prior = p.windowed_training, WindowedGPT(p.windowed)
+        config = p.windowed_training
+        prior = WindowedGPT(p.windowed, config.seed)
     else:
-        n_classes = len(ws.dataset.classes)
-        config, prior = p.prior_training, GPT(replace(p.prior, n_classes=n_classes))
+        config = p.prior_training
+        prior = GPT(replace(p.prior, n_classes=len(ws.dataset.classes)), config.seed)
     assert_fits(prior, vqvae)
     config = with_steps(config, args)
     compile_parts(prior.to(ws.device), args.compile)

@@ -205,14 +205,14 @@ def sweep(result: dict) -> str:
     return "\n".join(lines)
 
 
-def published(workspace, split: str) -> dict | None:
-    """Results of the weights that ship, if the workspace's prior is one of them by its log."""
-    shipped, log = home() / "data" / "pretrained", workspace.folder / "prior" / "log.jsonl"
-    path = shipped / f"{workspace.preset.name}-{split}.json"
-    if not (log.exists() and path.exists()):
+def published(folder: Path, preset: str, split: str) -> dict | None:
+    """Results of the weights that ship, if a folder's prior is one of them by its log."""
+    shipped, log = home() / "data" / "pretrained", folder / "prior" / "log.jsonl"
+    path = shipped / f"{preset}-{split}.json"
+    if not path.exists() or (folder != shipped and not log.exists()):
         return None
     logs = [shipped_log.read_bytes() for shipped_log in shipped.glob("prior-*.jsonl")]
-    return json.loads(path.read_text()) if log.read_bytes() in logs else None
+    return json.loads(path.read_text()) if folder == shipped or log.read_bytes() in logs else None
 
 
 def main(path: Path) -> None:

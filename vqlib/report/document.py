@@ -95,7 +95,7 @@ def context(run: Run, pages: list[dict]) -> dict:
 
 def on_test(run: Run) -> dict | None:
     """The evaluation of the weights that ship, if they are the run's: images, seed and rows."""
-    evaluated = evaluation.published(run, "test")
+    evaluated = evaluation.published(run.folder, run.preset.name, "test")
     if not evaluated:
         return None
     found = evaluated["generation"]

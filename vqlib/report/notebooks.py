@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
+from vqlib.alt_texts import ALT_TEXTS, EXPLORER, NO_PICTURE, PICTURE
 from vqlib.backend.paths import home
-from vqlib.report.alt_texts import ALT_TEXTS, EXPLORER, NO_PICTURE, PICTURE
 
 COMMITTED = Path(__file__).resolve().parents[2] / "notebooks"    # the pairs of this checkout
 PICTURES = ("image/png", "image/jpeg")

@@ -1,9 +1,7 @@
 """What the studies say of single changes, and which of them lose."""
-import json
-
 import numpy as np
 
-from vqlib.report.text import MINUS, Markdown, count, escape
+from vqlib.report.text import MINUS, Markdown, escape
 from vqlib.studies import results
 from vqlib.studies.runner import STUDIES
 
@@ -53,10 +51,5 @@ def losing(study: str) -> list[dict]:
 
 
 def setup(study: str) -> Markdown:
-    """On what, and for how long, the rows of a study were trained; one of them is asked."""
-    path = next(iter(sorted(results.FOLDER.glob(f"{study}-*.json"))), None)
-    if path is None:
-        return Markdown("not run")
-    found = json.loads(path.read_text())["setup"]
-    return Markdown(f"{escape(found['data'])}, {count(found['updates'])} updates of "
-                    f"{found['batch']} images")
+    """On what, and for how long, the rows of a study were trained."""
+    return escape(results.setup(study, results.FOLDER))

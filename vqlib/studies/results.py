@@ -21,6 +21,17 @@ def read(name: str, folder: Path = FOLDER) -> dict[str, dict[int, dict]]:
     return {key: seeds for key, seeds in found.items() if seeds}
 
 
+def setup(name: str, folder: Path = FOLDER) -> str:
+    """On what, and for how long, a study's rows were trained; "not run" without results."""
+    path = next(iter(sorted(Path(folder).glob(f"{name}-*.json"))), None)
+    if path is None:
+        return "not run"
+    found = json.loads(path.read_text())["setup"]
+    has = "updates" in found
+    trained = f", {found['updates']:,} updates of {found['batch']} images" if has else ""
+    return found["data"] + trained
+
+
 def change(results: dict, key: str, against: str | None, metric: str) -> list[float]:
     """Difference to the row compared with, seed by seed: what both share cancels."""
     ours, theirs = results.get(key, {}), results.get(against, {})

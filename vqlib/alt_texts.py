@@ -1,7 +1,7 @@
 """What each figure of the notebooks shows, for readers who do not see it.
 
 One sentence or two without numbers of a run, so that it holds for each preset and data set. Every
-name that a notebook saves a figure under stands here (tests/report/test_alt_texts.py).
+name that a notebook saves a figure under stands here (tests/report/test_names.py).
 """
 ALT_TEXTS = {
     "01_classes": "Bar chart: number of images and number of lesions of each class.",
