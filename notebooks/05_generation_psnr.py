@@ -42,7 +42,7 @@ ws = open_workspace(PRESET, DATA)
 ws.require("prior", "windowed", "flow_decoder")
 folder, photographs = models_of(ws)      # photographs: None if the weights learnt from others
 print(ws if photographs else "no photographs: weights that ship, preset flagship")
-pipeline = load_pipeline(folder, needs=("vqvae", "prior"))
+pipeline = load_pipeline(folder, needs=("vqvae", "prior", "flow-decoder"))
 vqvae, gpt, classes, flow_decoder = (pipeline.vqvae, pipeline.gpt, pipeline.classes,
                                      pipeline.flow_decoder)
 windowed = load_model(find_weights(folder, "windowed"), "windowed_gpt")[0].to(ws.device)
@@ -50,13 +50,8 @@ stochastic = StochasticDecoder(vqvae, flow_decoder)
 side, K, ANY, n = vqvae.cfg.grid, vqvae.cfg.n_codes, len(classes), ws.preset.n_samples
 
 # %% [markdown]
-# These lines say which data, preset and weights this run uses. In the two settings in which the
-# notebook is mostly seen it ends with these numbers (validation split):
-
-# %%
-Markdown(expected("05"))
-
-# %% [markdown]
+# These lines say which data, preset and weights this run uses.
+#
 # ## Without a prior: random codes
 #
 # The report's first "generated" image draws every cell independently. What should it look like, if
@@ -381,6 +376,12 @@ found |= {"samples that are whole lesions": f"{whole:.0%}",
 save_results(ws, "05", f"{n} samples, {whole:.0%} whole lesions, {memorised} memorised",
              reconstruction=result if photographs else None, memorisation=near_train, rows=found)
 print(footer(ws, SEED))
+
+# %% [markdown]
+# This run, and the two settings in which the notebook is mostly seen (validation split):
+
+# %%
+Markdown(expected("05", ws, found))
 
 # %% [markdown]
 # ## Exercises

@@ -130,8 +130,8 @@ def load_pipeline(folder=None, vqvae=None, prior=None, flow_decoder=None,
     """Models of a folder, of files given one by one, or, without any, those that ship.
 
     folder: default data/pretrained. vqvae: with it nothing is looked for in the folder, whose
-        other models know other codes. needs: what must be there, of vqvae and prior; the flow
-        decoder is taken if it is there.
+        other models know other codes. needs: what must be there, of vqvae, prior and flow-decoder;
+        a flow decoder is taken if it is there.
     Raises FileError for missing, damaged and foreign files, ValueError for models that do not fit.
     """
     folder, device = Path(folder or pretrained()), default_device()
@@ -148,6 +148,8 @@ def load_pipeline(folder=None, vqvae=None, prior=None, flow_decoder=None,
         made.gpt, made.classes = load_prior(path, made.vqvae)
     if flow_decoder:
         made.flow_decoder = load_flow_decoder(flow_decoder, made.vqvae)
+    elif "flow-decoder" in needs:
+        made.flow_decoder = load_flow_decoder(find_weights(folder, "flow-decoder"), made.vqvae)
     elif not vqvae:
         adopt_flow_decoder(made, folder)
     made.notes += notes_on(made.gpt, made.flow_decoder)

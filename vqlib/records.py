@@ -29,14 +29,19 @@ def record(workspace, notebooks: dict[str, dict[str, str]]) -> Path:
     return path
 
 
-def expected(notebook: str, own: dict[str, str] | None = None) -> str:
-    """Markdown: the measures of a notebook in both settings, and in this run if `own` is given."""
-    columns = {"this run": own} if own else {}
+def expected(notebook: str, workspace, rows: dict[str, str]) -> str:
+    """Markdown: a notebook's measures {measure: value} of this run, and those kept of `SETTINGS`.
+
+    A run in one of those settings takes its column.
+    """
+    own, columns = file_of(workspace.preset.name, workspace.dataset.title), {}
+    if own.stem not in SETTINGS.values():
+        columns["this run"] = rows
     for title, name in SETTINGS.items():
-        path = home() / "data" / "notebooks" / f"{name}.json"
+        path = own.with_name(f"{name}.json")
         kept = json.loads(path.read_text()) if path.exists() else {}
-        columns[title] = kept.get(notebook, {})
-    measures = dict.fromkeys(name for rows in columns.values() for name in rows)
+        columns[title] = rows if path == own else kept.get(notebook, {})
+    measures = dict.fromkeys(name for values in columns.values() for name in values)
     lines = [["measure", *columns], ["---"] * (1 + len(columns))]
-    lines += [[name, *(rows.get(name, "-") for rows in columns.values())] for name in measures]
+    lines += [[name, *(values.get(name, "-") for values in columns.values())] for name in measures]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
