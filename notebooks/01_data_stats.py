@@ -13,9 +13,9 @@
 #
 # A [course report](https://github.com/KhadgaA/VQ-VAE) trained a VQ-VAE on dermoscopy and a
 # transformer on its codes. It drew textures without lesions, at "a PSNR of 12.7". Each row below is
-# one reason: how we know, what mends it, what that alone changed in equal trainings (HAM10000,
-# validation split, three seeds), and which notebook shows it. Bold is a loss. Words that may be new
-# are explained at the end of this notebook.
+# one reason: how we know, what mends it, what adding the fix to those above it changed in equal
+# trainings (where measured: HAM10000, validation split, three seeds), and which notebook shows it.
+# Bold: the measure got worse. Words that may be new are explained at the end of this notebook.
 
 # %%
 import matplotlib.pyplot as plt
@@ -37,9 +37,9 @@ from vqlib.workspace import footer, open_workspace, save_results
 Markdown(faults.table())
 
 # %% [markdown]
-# Two fixes bring most of the VQ-VAE's gain, codes that start on data and dead codes that are moved.
-# Two lose when they stand alone: the right variance makes the collapse worse until codes start on
-# data, and a cosine costs more than it brings in 900 updates.
+# Two fixes bring most of the VQ-VAE's gain: starting the codes on encoder outputs, and moving codes
+# that no image picks. Two made the measure worse where they were added: the right variance, while
+# few codes were in use, and a learning rate that falls along a cosine, in 900 updates.
 
 # %% tags=["parameters"]
 PRESET = None  # None: $VQLIB_PRESET, else "quick"
@@ -207,11 +207,13 @@ print(f"the report: {within:.4f} + {between:.4f} = {within + between:.4f}, "
 # deviations, so it is the variance of pixels in [0, 1]. Its network, however, is trained on
 # *normalised* pixels, whose variance is 1: its reconstruction term weighs 20 times too much.
 #
-# Its mean red of 0.66, against 0.76 here, says what it looked at: a raw centre crop of 128 px is
-# the inside of a lesion. What was never in the data cannot be drawn.
+# Its mean red of 0.66, against 0.76 here, suggests what it looked at: a raw centre crop of 128 px
+# is the inside of a lesion. What was never in the data cannot be drawn.
 
 # %%
-x = dataset[dataset.splits["train"][:512]]                          # (512, 3, H, W)
+n_shown = min(512, len(dataset.splits["train"]))
+some = np.random.default_rng(SEED).choice(dataset.splits["train"], n_shown, replace=False)
+x = dataset[some]                                                   # (512, 3, H, W)
 mean_c, std_c = (torch.tensor(v).float().view(3, 1, 1) for v in (mean, std))
 normalised = (x - mean_c) / std_c
 print(f"variance of normalised pixels of {len(x)} images: {normalised.var():.3f}")
@@ -224,7 +226,7 @@ axs[1].set(xlabel="standard deviations from the mean", ylabel="pixels", title="N
 plots.save(fig, ws, "01_channels")
 
 # %% [markdown]
-# Normalised channels lie on top of each other, with a variance near 1 (0.951 on these 512 images).
+# Normalised channels lie on top of each other, with a variance near 1 (@@ on these 512 images).
 #
 # ## Try it
 #
@@ -280,12 +282,13 @@ check("1.1", ANSWER, lambda answer: answer == "less",
       hint="how likely is it that a second photograph of the lesion is in train?")
 
 # %% [markdown]
-# **1.2** The report's figures: normalise each channel with its own mean and standard deviation,
-# then undo that with *red's* for all three. How many levels of 255 is average green too bright?
+# **1.2** The report undid the normalisation of all channels with *red's* mean and standard
+# deviation. Do so with the statistics of the data above: how many levels of 255 is average green
+# too bright?
 #
 # <details><summary>Solution</summary>A pixel of average green is 0 once it is normalised, and red's
-# statistics turn 0 into red's mean. The difference of the means, times 255, is the answer; blue is
-# too bright as well, and the picture turns cyan.</details>
+# statistics turn 0 into red's mean. The difference of the means, times 255, is the answer. Blue is
+# too bright as well, so average skin loses its red and turns grey.</details>
 
 # %% tags=["exercise"]
 ANSWER = None                                # levels of 255
@@ -315,19 +318,26 @@ check("1.3", ANSWER, near(100 * (scaled - unscaled), within=1.5),
 #
 # | word | meaning |
 # |---|---|
+# | letters | n or B images, T codes an image, K codes in all, D their width, h x w the grid |
 # | VQ-VAE | a net that turns an image into a grid of *codes* and back |
 # | code, codebook | a number 0..K-1; the table of K vectors that it points into |
 # | f | pixels per side of a code's cell: f = 8 makes 16 x 16 codes of 128 px |
 # | dead code | one that no image picks; a *reset* moves it onto data |
+# | collapse | few codes are picked, the others are dead |
 # | perplexity | codes effectively in use: K if all are used alike, 1 if one is |
 # | commitment | the term of the loss that pulls the encoder towards its codes |
 # | PSNR, SSIM | decibels of squared error on [0, 1]; similarity of local structure, 1 is equal |
 # | prior | a model of which codes follow which; a GPT here |
 # | nats per code | -ln of the probability that the prior gave; 1 nat = 1.44 bits |
 # | unigram | a prior that knows only how often each code occurs |
+# | logits | a net's outputs, which softmax turns into probabilities |
 # | temperature | below 1, likely codes are drawn more often than the prior says |
 # | top-p | draw only from the likeliest codes that together hold probability p |
 # | guidance | a step from "any class" towards a class, taken more than once |
 # | flow decoder | a second decoder that adds a draw of the details which codes do not say |
-# | KID | distance between two sets of images in features of an ImageNet network; 0: alike |
+# | segmenter | a rule that finds a lesion's outline by its darkness (`vqlib.evaluation`) |
+# | KID-Lite0 | squared distance of two sets of images, features of EfficientNet-Lite0; 0: alike |
+# | probe | a linear classifier of the diagnosis on such features |
+# | class-conditional recall | how often the probe sees the class that was asked for |
+# | AUC | area under a classifier's ROC curve: 0.5 is guessing, 1 is perfect |
 # | CAS | AUC of a classifier trained on generated images, over that of one trained on photographs |

@@ -64,12 +64,13 @@ if photographs:
     chunks = np.array_split(photographs.splits[SPLIT], 8)
     used = torch.cat([pipeline.encode(photographs[chunk]).flatten() for chunk in chunks])
 else:
-    used = gpt.generate(torch.full((64,), ANY), seed=SEED).flatten()
+    used = gpt.generate(torch.full((64,), ANY), seed=SEED).flatten().cpu()
 frequent = used[torch.randint(len(used), (8, side, side), generator=rng)]
 textures = pipeline.decode(torch.cat([noise, frequent]), "least-squares")
 fig, ax = plt.subplots(figsize=(8, 2.5))
 plots.show_images(ax, textures,
-                  title="Random codes. Rows: all equally likely; as often as in real images")
+                  title="Random codes. Rows: all equally likely; as often as in "
+                  + ("photographs" if photographs else "samples"))
 plots.save(fig, ws, "05_random_codes")
 
 # %% [markdown]
@@ -113,8 +114,8 @@ plots.save(fig, ws, "05_flow_decoder")
 # @@decoders
 #
 # The *finest octave* is what is left of an image when its 2 x 2 px means are taken away. A flow
-# that has not trained long enough leaves grain there, where skin should be. So samples are shown by
-# the flow decoder only if its share is at most 1.3 times the photographs'.
+# that has not trained long enough has too much of it, grain on skin. So samples are shown by the
+# flow decoder only if its share is at most 1.3 times the photographs'.
 
 # %%
 SHOWN = "flow decoder"
@@ -127,8 +128,8 @@ print(f"samples are shown by the {SHOWN}")
 # ## Two priors, side by side
 #
 # Same codes, same least-squares decoder, temperature 1, nothing picked: left the report's window,
-# right the whole grid, whose classes are drawn as often as they occur in training. Ask of each
-# picture: is there *one* lesion, with a border, on skin?
+# right the whole grid, whose classes are drawn as often as they occur in training (without
+# photographs: any class). Ask of each picture: is there *one* lesion, with a border, on skin?
 
 # %%
 def progress(t, total):
@@ -140,16 +141,16 @@ drawn = torch.full((n,), ANY)
 if photographs:
     train_labels = photographs.labels[photographs.splits["train"]]
     drawn = train_labels[torch.randint(len(train_labels), (n,), generator=rng)]
-codes = {"window": windowed.generate(n, seed=SEED, progress=progress),
-         "whole grid": gpt.generate(drawn, seed=SEED, progress=progress)}
+prior_codes = {"window": windowed.generate(n, seed=SEED, progress=progress),
+               "whole grid": gpt.generate(drawn, seed=SEED, progress=progress)}
 
 # %%
 fig, axs = plt.subplots(1, 2, figsize=(10, 2.9 * n / 32 + 0.3))
-for ax, (name, drawn_codes) in zip(axs, codes.items()):
+for ax, (name, drawn_codes) in zip(axs, prior_codes.items()):
     images = pipeline.decode(drawn_codes, "least-squares")
     plots.show_images(ax, images, title=f"{name}, temperature 1, seed {SEED}")
-    whole = layout_stats.whole(layout_stats.describe(images))
-    print(f"{name:11s} {whole:.0%} whole lesions, by the segmenter of vqlib.evaluation")
+    share = layout_stats.whole(layout_stats.describe(images))
+    print(f"{name:11s} {share:.0%} whole lesions, by the segmenter of vqlib.evaluation")
 plots.save(fig, ws, "05_two_priors")
 
 # %% [markdown]
@@ -169,8 +170,8 @@ settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
 fig, ax = plt.subplots(figsize=(8.5, 4.4 * n / 32 + 0.3))
 plots.show_images(ax, samples, title=f"{n} samples, none picked: whole grid, {SHOWN}, {settings}")
 plots.save(fig, ws, "05_samples")
-whole = layout_stats.whole(layout_stats.describe(samples))
-print(f"whole lesions, by the segmenter: {whole:.0%} of the samples")
+whole_samples = layout_stats.whole(layout_stats.describe(samples))
+print(f"whole lesions, by the segmenter: {whole_samples:.0%} of the samples")
 
 # %%
 if photographs:
@@ -256,12 +257,12 @@ else:
 # %% [markdown]
 # @@psnr
 #
-# ## Are they new?
+# ## Are they new, and varied?
 #
 # Each sample's nearest training image, in any of eight flips and quarter turns, by the root mean
 # squared difference of 32 x 32 thumbnails. A distance alone says little, so the same is done for
-# held-out *photographs*: a sample nearer to the training set than photographs ever are is
-# memorised.
+# held-out *photographs*: samples that are nearer than the nearest 1 % of these count as memorised.
+# How varied samples are, their distances to each other tell.
 
 # %%
 near_train = {"share": None}
@@ -269,10 +270,12 @@ if photographs:
     bank = memorisation.thumbnail_bank(photographs, photographs.splits["train"])    # (N, d)
     ours = memorisation.augmented_thumbnails(samples)                               # (8, n, d)
     real = memorisation.augmented_thumbnails(photographs[photographs.splits[SPLIT]])
-    _, rows = memorisation.nearest(ours, bank)                                      # (n,)
+    _, nearest_rows = memorisation.nearest(ours, bank)                              # (n,)
     near_train = memorisation.memorisation(ours, real, bank)
     print(f"distance to train: samples {near_train['median']:.3f}, "
           f"held-out {near_train['median_held_out']:.3f} (medians)")
+    apart = [torch.pdist(images[0]).median() / images.shape[-1] ** 0.5 for images in (ours, real)]
+    print(f"distance of two samples {apart[0]:.3f}, of two held-out {apart[1]:.3f} (medians)")
     if near_train["share"] is None:
         print(f"{real.shape[1]} held-out images are too few for a first percentile")
     else:
@@ -282,7 +285,7 @@ if photographs:
 
 # %%
 if photographs:
-    nearest = photographs[photographs.splits["train"][rows[:16]]]
+    nearest = photographs[photographs.splits["train"][nearest_rows[:16]]]
     pairs = torch.cat([samples[:8], nearest[:8], samples[8:16], nearest[8:]])
     fig, ax = plt.subplots(figsize=(8, 4.4))
     plots.show_images(ax, pairs,
@@ -298,7 +301,8 @@ else:
 #
 # KID-Lite0 is the squared distance between two sets of images in features of an ImageNet network,
 # times 1,000: about 0 for two sets of photographs. Reconstructions bound samples: what the decoder
-# cannot draw, no prior can make it draw. Guess: is the prior or the decoder farther from reality?
+# cannot draw, no prior can make it draw. Guess: which adds more to the distance of samples, the
+# decoder or the prior?
 
 # %%
 if photographs:
@@ -360,7 +364,7 @@ display(explorers.show(explorers.Sampler(touch, photographs)),
 # %% [markdown]
 # ## What we learned
 #
-# - The report's window paints texture; a prior that knows where it is draws a lesion on skin.
+# - The report's window paints texture; a prior that sees the whole grid draws a lesion on skin.
 # - PSNR belongs to reconstructions, on [0, 1]: the report's 12.7 dB are 27.85 dB.
 # - Every measure of samples needs the same measure of photographs beside it.
 # - The flow decoder looks better by inventing. Nobody may diagnose from lines that a generator
@@ -371,9 +375,10 @@ memorised = tables.number(near_train["share"], ".0%")
 found = {"PSNR": f"{result['psnr']['mean']:.1f} dB",
          "PSNR in the report's units": f"{result['report_psnr']['mean']:.1f} dB",
          "photographs that are whole lesions": f"{real_whole:.0%}"} if photographs else {}
-found |= {"samples that are whole lesions": f"{whole:.0%}",
-          "samples nearer to train than 1 % of photographs": memorised, "shown by": SHOWN}
-save_results(ws, "05", f"{n} samples, {whole:.0%} whole lesions, {memorised} memorised",
+found |= {"samples that are whole lesions": f"{whole_samples:.0%}",
+          "samples nearer to train than the nearest 1 % of photographs": memorised,
+          "shown by": SHOWN}
+save_results(ws, "05", f"{n} samples, {whole_samples:.0%} whole lesions, {memorised} memorised",
              reconstruction=result if photographs else None, memorisation=near_train, rows=found)
 print(footer(ws, SEED))
 
@@ -443,10 +448,10 @@ check("5.3", ANSWER, lambda answer: answer == "some" and 0 < left < 1,
 # model that was trained: greedy sampling returns the likeliest code of a full pass at every cell.
 
 # %%
-labels = torch.full((4,), ANY)
+labels = torch.full((4,), ANY, device=ws.device)
 once, again = (gpt.generate(labels, seed=SEED) for _ in range(2))
 greedy = gpt.generate(labels, top_k=1)
-in_order = greedy[:, gpt.generation_order]
+in_order = greedy.to(ws.device)[:, gpt.generation_order]
 agreement = (gpt(in_order[:, :-1], labels).argmax(-1) == in_order).float().mean()
 other = gpt.generate(labels, seed=SEED + 1)
 print(f"same seed, same codes: {torch.equal(once, again)}; "
@@ -458,9 +463,9 @@ print(f"greedy sampling agrees with full passes on {agreement:.2%} of the cells"
 #
 # ## Optional: how to sample
 #
-# Settings are compared by KID on validation images and by structure: six distances of layout to
-# *all* training photographs, in multiples of what as many of these have. Predict: are samples most
-# like photographs at the temperature of training, or a little below?
+# Settings are compared by KID on validation images and by structure: six layout distances to *all*
+# training photographs, divided by those of an equally large random set of these. Predict: are
+# samples most like photographs at the temperature of training, or a little below?
 
 # %%
 on_validation = tables.published(folder, ws.preset.name, "validation")

@@ -28,10 +28,11 @@ TINY = VQVAEConfig(image_size=16, n_down=2, hidden=8, residual_hidden=4, residua
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """An empty VQLIB_HOME, and no environment variable that chooses data or preset."""
+    """An empty VQLIB_HOME, no weights that ship, no variable that chooses data or preset."""
     for name in ("VQLIB_DATA", "VQLIB_PRESET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VQLIB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("vqlib.backend.paths.CHECKOUT", tmp_path / "no checkout")
     return tmp_path / "home"
 
 

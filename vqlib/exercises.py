@@ -15,12 +15,12 @@ def check(number: str, answer, accept: Callable, why: str, hint: str) -> str:
     if answer is None:
         verdict, more = OPEN, ""
     else:
-        verdict, more = judged(answer, accept, why, hint)
+        verdict, more = verdict_on(answer, accept, why, hint)
     print(f"exercise {number}: {verdict}" + (f". {more}" if more else ""))
     return verdict
 
 
-def judged(answer, accept: Callable, why: str, hint: str) -> tuple[str, str]:
+def verdict_on(answer, accept: Callable, why: str, hint: str) -> tuple[str, str]:
     try:
         right = bool(accept(answer))
     except Exception as error:  # whatever was typed in: a check must not end the notebook

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vqlib.backend.device import default_device
 from vqlib.backend.files import FileError, is_there
-from vqlib.backend.paths import home
+from vqlib.backend.paths import pretrained
 from vqlib.checkpoint import load_model
 from vqlib.data.decode import Geometry
 from vqlib.flow_decoder import FlowDecoder, StochasticDecoder, assert_decodes
@@ -90,11 +90,6 @@ def sampling_for(label: str, **settings) -> dict:
     guidance = 1.0 if label == "any" else GUIDANCE
     given = {name: value for name, value in settings.items() if value is not None}
     return {**DEFAULTS, "guidance": guidance, **given}
-
-
-def pretrained() -> Path:
-    """The folder of the weights that ship."""
-    return home() / "data" / "pretrained"
 
 
 def find_weights(folder: Path, model: str) -> Path:

@@ -51,7 +51,7 @@ def save(fig, workspace, name: str, source="") -> None:
     if suffix not in UNDATED:
         raise ValueError(f"VQLIB_FIGURES={suffix}: figures are written as {', '.join(UNDATED)}")
     source = source or f"{workspace.dataset.title}, preset {workspace.preset.name}"
-    fig.text(1, -0.005, source, ha="right", va="top", fontsize=7, color="0.5")
+    fig.text(1, -0.005, source, ha="right", va="top", fontsize=9, color="0.4")
     path = figure_folder(workspace.preset.name) / f"{name}.{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, metadata={UNDATED[suffix]: None}, bbox_inches="tight")

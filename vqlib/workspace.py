@@ -15,7 +15,7 @@ import torch
 from vqlib.backend.cpu import keep_pages
 from vqlib.backend.device import default_device
 from vqlib.backend.files import FileError, is_there, read_regular, write_atomically
-from vqlib.backend.paths import home
+from vqlib.backend.paths import home, pretrained
 from vqlib.data.dataset import Dataset, require_splits
 from vqlib.data.records import DataError, listing
 from vqlib.data.sources import open_source
@@ -90,8 +90,7 @@ def open_workspace(preset: str | None = None, data=None, shipped=True, **columns
     workspace = Workspace(chosen, dataset, default_device())
     write_skipped(workspace.folder / "skipped.csv", dataset.skipped)
     if shipped:
-        folder = home() / "data" / "pretrained"
-        workspace.shipped, workspace.left = adopt(folder, workspace.folder, chosen, dataset)
+        workspace.shipped, workspace.left = adopt(pretrained(), workspace.folder, chosen, dataset)
     return workspace
 
 

@@ -1,16 +1,19 @@
 """python -m vqlib evaluate: metrics of a VQ-VAE, and of a prior, on a split, as JSON."""
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from vqlib import metrics
 from vqlib.backend.device import default_device
 from vqlib.backend.files import FileError, read_regular, write_atomically
+from vqlib.backend.paths import pretrained
 from vqlib.checkpoint import load_model
 from vqlib.cli.options import (
     add_command,
     add_data,
     add_sampling,
+    add_weights,
     columns_of,
     positive,
     sampling_of,
@@ -21,7 +24,14 @@ from vqlib.data.sources import open_source
 from vqlib.entropy_constrained import encoder_for
 from vqlib.flow_decoder import StochasticDecoder
 from vqlib.identity import known_pictures, origin_of
-from vqlib.pipeline import find_weights, load_flow_decoder, load_prior, notes_on, pretrained
+from vqlib.pipeline import (
+    GUIDANCE,
+    find_weights,
+    load_flow_decoder,
+    load_prior,
+    notes_on,
+    sampling_for,
+)
 from vqlib.presets import PRESETS
 from vqlib.workspace import write_skipped
 
@@ -29,36 +39,28 @@ from vqlib.workspace import write_skipped
 def add(commands) -> None:
     p = add_command(commands, "evaluate", run, __doc__.split(": ")[1],
                     "python -m vqlib evaluate --split test")
-    p.add_argument("--vqvae", type=Path, metavar="FILE",
-                   help="default: the VQ-VAE that ships, with its prior")
-    p.add_argument("--prior", type=Path, metavar="FILE",
-                   help="evaluate its likelihood, too; default: none")
-    p.add_argument("--flow-decoder", type=Path, metavar="FILE",
-                   help="evaluate it beside the VQ-VAE's own decoder; default: none")
     add_data(p)
     p.add_argument("--split", choices=("train", "validation", "test", "all"), default="validation",
                    help="default: validation")
     p.add_argument("--lambda", dest="lambda_", type=float, default=0.0, metavar="X",
-                   help="bits of codes that the prior chooses (entropy-constrained encoding), in "
-                        "squared distance per nat; default: 0, the nearest codes")
+                   help="Lagrange multiplier of the rate in entropy-constrained encoding, squared "
+                        "distance per nat; default: 0, the nearest codes")
     p.add_argument("--generation", action="store_true",
                    help="add KID, layout, class recall, memorisation, compression (takes minutes; "
                         "with --json FILE it goes on where it was stopped)")
     p.add_argument("--sweep", action="store_true",
                    help="add KID and layout for a row of sampling settings (a minute or two each)")
-    p.add_argument("--class-guidance", type=float, metavar="X",
-                   help="guidance of the samples for class recall and CAS; default: --guidance")
+    p.add_argument("--class-guidance", type=float, default=GUIDANCE, metavar="X",
+                   help=f"guidance of samples for class recall and CAS; default: {GUIDANCE:g}")
     p.add_argument("--images", type=positive, metavar="N",
-                   help="evaluate generation on so many held-out images, 256 for a look of two "
-                        "minutes; default: all")
+                   help="held-out images for generation, 256 take two minutes; default: all")
     p.add_argument("--json", type=Path, metavar="FILE", help="write here, too, besides printing")
-    add_sampling(p)
+    add_sampling(p, shipped=True)
+    add_weights(p)
 
 
 def run(args) -> None:
-    if not args.vqvae:
-        args.vqvae = find_weights(pretrained(), "vqvae")
-        args.prior = args.prior or find_weights(pretrained(), "prior")
+    find_models(args)
     vqvae, metadata = load_model(args.vqvae, "vqvae")
     vqvae = vqvae.to(default_device())
     if "geometry" not in metadata:
@@ -88,11 +90,23 @@ def run(args) -> None:
         result["prior"] = {"file": args.prior.name, "lambda": args.lambda_, **likelihood}
     if args.generation or args.sweep:
         options = {"stochastic_decoder": decoder, "n": args.images, "classes": classes,
-                   "sampling": sampling_of(args)}
+                   "sampling": sampling_for("any", **sampling_of(args))}
         parts = parts_of(args, dataset)
         write(args.json, result | generation(args, vqvae, prior, dataset, options, parts))
         return parts.finish()
     write(args.json, result)
+
+
+def find_models(args) -> None:
+    """Without --vqvae: the models of --weights, or those that ship; a prior need not be there."""
+    if args.vqvae:
+        return
+    folder = args.weights or pretrained()
+    args.vqvae = find_weights(folder, "vqvae")
+    for name in ("prior", "flow_decoder"):
+        with suppress(FileError):
+            found = getattr(args, name) or find_weights(folder, name.replace("_", "-"))
+            setattr(args, name, found)
 
 
 def open_data(args, metadata: dict) -> Dataset:
@@ -142,7 +156,7 @@ def parts_of(args, dataset):
              for name, path in (("vqvae", args.vqvae), ("prior", args.prior),
                                 ("flow decoder", args.flow_decoder))}
     identity = {"files": files, "data": dataset.fingerprint, "split": args.split,
-                "images": args.images, "sampling": sampling_of(args),
+                "images": args.images, "sampling": sampling_for("any", **sampling_of(args)),
                 "class guidance": args.class_guidance}
     path = args.json and args.json.with_name(f"{args.json.name}.parts")
     return Parts(path, identity, show=True)
@@ -156,5 +170,6 @@ def generation(args, vqvae, prior, dataset, options: dict, parts) -> dict:
         result["generation"] = suite.evaluate_generation(
             vqvae, prior, dataset, args.split, class_guidance=args.class_guidance, **options)
     if args.sweep:
-        result["sweep"] = suite.sweep_sampling(vqvae, prior, dataset, args.split, **options)
+        settings = options | {"sampling": {}}                    # a row says what differs
+        result["sweep"] = suite.sweep_sampling(vqvae, prior, dataset, args.split, **settings)
     return result

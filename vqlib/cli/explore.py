@@ -1,4 +1,4 @@
-"""python -m vqlib explore: the five explorers as one page in a browser, or some as a file."""
+"""python -m vqlib explore: the five explorers as one page in a browser, or two as an HTML file."""
 import sys
 import threading
 import webbrowser
@@ -13,7 +13,7 @@ PORT = 8866
 def add(commands) -> None:
     p = add_command(commands, "explore", run, __doc__.split(": ")[1], "python -m vqlib explore")
     p.add_argument("--port", type=int, default=PORT, metavar="N",
-                   help=f"of this computer, 0: any free one; default: {PORT}, else a free one")
+                   help=f"port, 0: any free one; default: {PORT}, else a free one")
     p.add_argument("--no-browser", action="store_true", help="print the address only")
     p.add_argument("--html", type=Path, metavar="FILE",
                    help="write codebook and reconstruction as a page that needs no Python, and "

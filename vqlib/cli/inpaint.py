@@ -39,7 +39,7 @@ def add(commands) -> None:
     p.add_argument("--class", dest="label", default="any", metavar="NAME",
                    help="a diagnosis, such as mel, or any; default: any")
     p.add_argument("--n", type=positive, default=4, help="redraws; default: 4")
-    p.add_argument("--seed", type=seed, default=0, help="the same gives the same; default: 0")
+    p.add_argument("--seed", type=seed, default=0, help="of the draws; default: 0")
     p.add_argument("--out", type=Path, default=Path("inpainted.png"), metavar="FILE",
                    help="PNG sheet: picture, the same from codes with the part marked, redraws; "
                         "default: inpainted.png")

@@ -17,7 +17,7 @@ from vqlib.pipeline import (
 )
 
 SAMPLING_HELP = {
-    "temperature": "of the logits, above 0; lower: likelier, duller",
+    "temperature": "above 0; below 1, likely codes are drawn more often",
     "top_k": "draw from the k likeliest codes; 0: all",
     "top_p": "draw from the likeliest codes of this probability, in (0, 1]",
     "first_top_p": "top-p of the first 1/16 of the codes (the layout)",
@@ -67,9 +67,9 @@ def add_weights(p, prior=True) -> None:
     """Which models; `prior`: the command needs one."""
     group = p.add_argument_group("weights")
     group.add_argument("--weights", type=Path, metavar="FOLDER",
-                       help="of a training; default: data/pretrained, those that ship")
+                       help="with trained models; default: data/pretrained, those that ship")
     group.add_argument("--vqvae", type=Path, metavar="FILE",
-                       help="instead of the folder's; others then have to be given, too")
+                       help="alone; then give the other models by file, too")
     if prior:
         group.add_argument("--prior", type=Path, metavar="FILE", help="instead of the folder's")
     group.add_argument("--flow-decoder", type=Path, metavar="FILE",
@@ -109,9 +109,9 @@ def add_data(p) -> None:
     p.add_argument("--data", type=place,
                    help="folder or .npz; default: $VQLIB_DATA, data/ham10000, synthetic")
     p.add_argument("--image-column", metavar="NAME",
-                   help="of a table beside the images: names of images; default: found")
+                   help="of a table, with the names of images; default: found")
     p.add_argument("--label-column", metavar="NAME",
-                   help="of a table beside the images: classes; default: dx, diagnosis, label, ...")
+                   help="of a table, with classes; default: dx, diagnosis, label, ...")
 
 
 def columns_of(args) -> dict:

@@ -40,8 +40,8 @@ def run(args) -> None:
         lines.append({"picture": picture.name, **decibels, "kept": picture.note})
         if len(rows) < ON_SHEET:
             rows.append(torch.stack([*panels.values()]))         # (panels, 3, S, S)
-        told = ", ".join(f"{name} {value} dB" for name, value in decibels.items())
-        print(f"{picture.name}: {picture.note}: {told}", flush=True)
+        values = ", ".join(f"{name} {value} dB" for name, value in decibels.items())
+        print(f"{picture.name}: {picture.note}: {values}", flush=True)
     write_atomically(args.out / "sheet.png", to_png(sheet(torch.cat(rows), len(rows[0]))))
     write_atomically(args.out / "psnr.csv", table(lines).encode())
     print(f"wrote {args.out}/ for {len(lines)} pictures; sheet.png shows {len(rows)}: "

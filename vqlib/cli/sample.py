@@ -27,8 +27,8 @@ def add(commands) -> None:
                     "python -m vqlib sample --class mel --n 8")
     p.add_argument("--class", dest="label", default="any", metavar="NAME",
                    help="a diagnosis, such as mel, or any; default: any")
-    p.add_argument("--n", type=images, default=32, help="images; default: 32")
-    p.add_argument("--seed", type=seed, default=0, help="the same gives the same; default: 0")
+    p.add_argument("--n", type=images, default=32, help="number of images; default: 32")
+    p.add_argument("--seed", type=seed, default=0, help="of the draws; default: 0")
     p.add_argument("--out", type=Path, default=Path("samples.png"), metavar="FILE",
                    help="PNG, settings and seed inside; default: samples.png")
     add_decoder(p)

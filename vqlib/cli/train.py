@@ -51,7 +51,7 @@ def add(commands) -> None:
     p.add_argument("--accumulate", type=positive, default=1, metavar="N",
                    help="forward passes per update: less memory, the same gradients; default: 1")
     p.add_argument("--fresh", action="store_true",
-                   help="start afresh; what is there of the run is renamed to *.old")
+                   help="start afresh; existing files of the run are renamed to *.old")
     add_compile(p)
 
 

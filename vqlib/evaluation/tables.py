@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from vqlib.backend.paths import home
+from vqlib.backend.paths import pretrained
 
 Row = tuple[str, str, str]              # measure, value, what it is compared with
 
@@ -207,7 +207,7 @@ def sweep(result: dict) -> str:
 
 def published(folder: Path, preset: str, split: str) -> dict | None:
     """Results of the weights that ship, if a folder's prior is one of them by its log."""
-    shipped, log = home() / "data" / "pretrained", folder / "prior" / "log.jsonl"
+    shipped, log = pretrained(), folder / "prior" / "log.jsonl"
     path = shipped / f"{preset}-{split}.json"
     if not path.exists() or (folder != shipped and not log.exists()):
         return None

@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vqlib.backend.files import write_atomically
-from vqlib.backend.paths import home
+from vqlib.backend.paths import home, pretrained
 from vqlib.explorers.explorer import Explorer, as_url, one_of
 from vqlib.explorers.reconstruction import PER_ROW, painted, side_by_side
 from vqlib.pictures import to_jpeg
-from vqlib.pipeline import Pipeline, pretrained, sampling_for
+from vqlib.pipeline import Pipeline, sampling_for
 from vqlib.plots import code_patches
 
 IMAGES = 96              # that are searched for codes: more would not be seen at once

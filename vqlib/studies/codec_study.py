@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqlib.backend.paths import home
+from vqlib.backend.paths import pretrained
 from vqlib.checkpoint import load_model
 from vqlib.data.dataset import Dataset
 from vqlib.evaluation import compression, probe
@@ -81,7 +81,7 @@ class CodecStudy(Study):
 
     @classmethod
     def open(cls, data):
-        shipped = home() / "data" / "pretrained"
+        shipped = pretrained()
         files = [shipped / f"{name}.safetensors"
                  for name in ("vqvae-f8", "vqvae-f4", "prior-f8", "flow-decoder-f8")]
         f8, f4, prior, flow_decoder = (load_model(file)[0] for file in files)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vqlib import metrics, train
-from vqlib.backend.paths import home
+from vqlib.backend.paths import pretrained
 from vqlib.checkpoint import load_model
 from vqlib.data.dataset import Dataset, Geometry
 from vqlib.evaluation import layout_stats
@@ -67,7 +67,7 @@ class PriorStudy(Study):
 
     @classmethod
     def open(cls, data):
-        shipped = home() / "data" / "pretrained" / "vqvae-f8.safetensors"
+        shipped = pretrained() / "vqvae-f8.safetensors"
         vqvae, metadata = load_model(shipped, "vqvae")
         dataset = open_dataset(data, Geometry(**metadata["geometry"]), QUICK.n_synthetic)
         return cls(vqvae, dataset, config(vqvae, len(dataset.classes)))
