@@ -64,7 +64,10 @@ FAULTS = (
 
 
 def table(short=False) -> str:
-    """Markdown. In bold: the measure got worse when the fix was added to those above it. short: the rows that README has."""
+    """Markdown; short: the rows that README has.
+
+    In bold: the measure got worse when the fix was added to those above it.
+    """
     lines = [["fault in the report", "how we know", "what mends it", "effect", "notebook"]]
     lines.append(["---"] * len(lines[0]))
     lines += [[fault.fault, fault.evidence, fault.fix, "; ".join(map(effect, fault.effects)),
