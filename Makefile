@@ -29,7 +29,7 @@ test-slow: .venv/installed  ## 50 kills of each training, an hour of damaged fil
 test-browser: .venv/installed  ## test the explorers in Debian's Chromium (apt-get install chromium)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		--editable '.[test,browser]'
-	$(BIN)/python -m pytest -m browser -rs tests/browser
+	$(BIN)/python -m pytest -m browser -n 0 -rs tests/browser
 
 audit:      ## ask whether a vulnerability of an installed version is known (needs a network)
 	test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && \

@@ -1,6 +1,10 @@
 """Small seeded things that several test files need; no test writes outside tmp_path."""
 import csv
+import os
 from dataclasses import replace
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch starts its threads: a core for each process
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import matplotlib
 import numpy as np
@@ -21,6 +25,14 @@ from vqlib.presets import PRESETS
 from vqlib.train import TrainConfig
 from vqlib.vqvae import VQVAE, VQVAEConfig
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
+
+LONGEST = ("test_notebooks.py", "test_trainer.py", "test_distributed.py", "test_cli.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 TINY = VQVAEConfig(image_size=16, n_down=2, hidden=8, residual_hidden=4, residual_layers=1,
                    n_codes=16, code_dim=4)

@@ -185,7 +185,7 @@ def test_large_images_are_packed_smaller_and_give_nearly_the_same_squares(tmp_pa
     assert Image.open(there / "mel" / "0.jpg").size == (200, SHORTER)
     a, b = (Dataset(open_source(path), Geometry(), cache=tmp_path / "cache")
             for path in (tmp_path / "large", there))
-    assert a.names == b.names
+    assert a.names == [name.replace(".jpg", ".png") for name in b.names]
     assert {name: rows.tolist() for name, rows in a.splits.items()} == {
         name: rows.tolist() for name, rows in b.splits.items()}
     everything = np.arange(24)

@@ -33,7 +33,9 @@ ANSWERS = {
     "1.1": '"less"', "1.2": "255 * (mean[0] - mean[1])", "1.3": "68.9",
     "2.1": "4 * np.log2(2 * cfg.n_codes) / np.log2(cfg.n_codes)", "2.2": "6.02", "2.3": '"fewer"',
     "3.1": '"in between"', "3.2": '"more"', "3.3": '"neighbours"',
-    "4.1": "per_image / 8", "4.2": '"more"',
+    "4.1": "per_image / 8",
+    "4.2": '"more" if (held_out_nats(gpt, codes, (labels + 1) % len(dataset.classes))'
+           ' - without).sum() > 0 else "fewer"',
     "4.3": "sum(p.numel() for p in gpt.parameters()) / "
            "sum(p.numel() for p in GPT(replace(gpt.cfg, layers=1)).parameters())",
     "5.1": "12.04", "5.2": '"fewer"', "5.3": '"some"',

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from vqlib.data.decode import Geometry, read_rgb
-from vqlib.data.sources import is_image
+from vqlib.data.folders import list_files
 
 KEPT = Geometry(crop=128, resize=None)
 SHORTER = KEPT.side            # 150 px: with a margin for rotations
@@ -35,11 +35,11 @@ def small(path: Path) -> tuple[str, bytes]:
 
 def pack(folder: Path, out: Path) -> int:
     """Write tables and images of a folder, in its layout; the size of the file in bytes."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    images = [path for path in files if is_image(path)]
+    tree = list_files(folder)
+    images = tree.images
     with tarfile.open(out, "w:gz", compresslevel=1) as tar, ThreadPoolExecutor() as pool:
-        for path in files:
-            if not is_image(path) and path.stat().st_size <= LARGEST_TABLE:
+        for path in tree.others:
+            if path.stat().st_size <= LARGEST_TABLE:
                 tar.add(path, path.relative_to(folder))
         for path, (suffix, data) in zip(images, pool.map(small, images)):
             entry = tarfile.TarInfo(str(path.relative_to(folder).with_suffix(suffix)))

@@ -7,11 +7,11 @@ import numpy as np
 from conftest import TINY
 from PIL import Image
 
+from vqlib.alt_texts import ALT_TEXTS
 from vqlib.checkpoint import save_model
 from vqlib.gpt import GPT, GPTConfig
 from vqlib.plots import figure_folder
 from vqlib.presets import PRESETS
-from vqlib.report.alt_texts import ALT_TEXTS
 from vqlib.report.saved import Run
 from vqlib.train import TrainConfig
 from vqlib.vqvae import VQVAE

@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pytest
 from made_up_run import CLASSES, TITLE, make_run
 
+from vqlib.alt_texts import ALT_TEXTS
 from vqlib.report import build, need
 from vqlib.report.__main__ import main
-from vqlib.report.alt_texts import ALT_TEXTS
 
 pytest.importorskip("pypandoc", reason="needs the extra: pip install 'vqlib[report]'")
 pytest.importorskip("typst", reason="needs the extra: pip install 'vqlib[report]'")

@@ -56,6 +56,7 @@ def many(tmp_path_factory):
 def study(vqvae, gpt, many, monkeypatch):
     for module in (vqlib.evaluation.features, codec_study):
         monkeypatch.setattr(module, "features", small_features)
+    monkeypatch.setattr(vqlib.evaluation.features, "NAME", "small")  # kept beside the data
     monkeypatch.setattr(codec_study, "RESAMPLES", 20)            # 200 take most of the time
     return CodecStudy(many, {"f8": vqvae, "f4": Lossless(vqvae)}, gpt, vqvae, {"vqvae-f8": "0"})
 

@@ -39,6 +39,7 @@ def study(name, dataset, vqvae, gpt, monkeypatch):
         pytest.importorskip("sklearn")
         for module in (vqlib.evaluation.features, codec_study):
             monkeypatch.setattr(module, "features", small_features)
+        monkeypatch.setattr(vqlib.evaluation.features, "NAME", "small")
         return CodecStudy(dataset, {"f8": vqvae, "f4": vqvae}, gpt, vqvae, {})
     return STUDIES[name](dataset)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jinja2
 
+from vqlib.alt_texts import ALT_TEXTS
 from vqlib.evaluation import tables as evaluation
 from vqlib.report import course, derived, studies, text
-from vqlib.report.alt_texts import ALT_TEXTS
 from vqlib.report.saved import Missing, Run, how
 from vqlib.report.tables import Tables
 from vqlib.report.text import Markdown
