@@ -44,7 +44,7 @@ def of_data(data: dict) -> dict:
 
 def reconstructions(results: dict) -> dict:
     """The two VQ-VAEs of notebook 2: this preset's first, then the one with the other settings."""
-    names = [name for name, found in results.items() if isinstance(found, dict)]
+    names = [name for name, found in results.items() if isinstance(found, dict) and "psnr" in found]
     ours, other = (results[name] for name in names)
     return {"names": names, "ours": ours, "other": other}
 
