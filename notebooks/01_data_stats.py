@@ -226,7 +226,7 @@ axs[1].set(xlabel="standard deviations from the mean", ylabel="pixels", title="N
 plots.save(fig, ws, "01_channels")
 
 # %% [markdown]
-# Normalised channels lie on top of each other, with a variance near 1 (@@ on these 512 images).
+# Normalised channels lie on top of each other, with a variance near 1 (1.012 on these 512 images).
 #
 # ## Try it
 #
@@ -328,7 +328,7 @@ check("1.3", ANSWER, near(100 * (scaled - unscaled), within=1.5),
 # | commitment | the term of the loss that pulls the encoder towards its codes |
 # | PSNR, SSIM | decibels of squared error on [0, 1]; similarity of local structure, 1 is equal |
 # | prior | a model of which codes follow which; a GPT here |
-# | nats per code | -ln of the probability that the prior gave; 1 nat = 1.44 bits |
+# | nats per code | -ln of the probability that the prior gave; 1 nat = 1/ln 2 bits |
 # | unigram | a prior that knows only how often each code occurs |
 # | logits | a net's outputs, which softmax turns into probabilities |
 # | temperature | below 1, likely codes are drawn more often than the prior says |

@@ -258,7 +258,11 @@ ax.set_title("Blue: from the report's settings to ours; grey: one change of ours
 plots.save(fig, ws, "02_ablations", results.setup("vqvae"))
 
 # %% [markdown]
-# @@ablations
+# Starting codes on data brings 4.94 dB over the collapsed codebook of the row above, and resetting
+# dead codes 1.31 dB (139 to 509 codes). Two steps lose at this length: the right variance, while
+# few codes are in use (-3.32 dB), and the cosine (-0.66 dB). Of the swaps, codes of unit length and
+# the rotation trick differ from ours by less than seeds do, and a code width of 16 is as good as
+# 128. Half as many codes per side cost 3.00 dB.
 #
 # ## A second decoder for the same codes
 #

@@ -34,7 +34,7 @@ PRESET = None  # None: $VQLIB_PRESET, else "quick"
 DATA = None    # None: $VQLIB_DATA, else data/ham10000, else synthetic lesions
 SEED = 0
 SPLIT = "validation"
-SETTINGS = {"temperature": 1.0, "first_top_p": 0.95}  # of evaluated samples, see "How to sample"
+SETTINGS = {"temperature": 1.0, "first_top_p": 0.95}  # of samples, chosen on validation images
 GUIDANCE = 2.0                                        # for a diagnosis on demand
 
 # %%
@@ -347,7 +347,10 @@ ax.set_title("Blue: from the window to ours; grey: one change of ours")
 plots.save(fig, ws, "05_ablations", results.setup("prior"))
 
 # %% [markdown]
-# @@ablations
+# Neighbouring codes as inputs gain most (-0.304 nats), then the whole grid (-0.177, and structure
+# from 6.3 to 1.7 times that of photographs). Positions and the class token are within the seeds'
+# noise. The coarse-to-fine order costs 0.054 nats in this small setting; dropout, random inputs,
+# averaged weights and an order that changes in training lose as well.
 #
 # ## Try it
 #
@@ -461,20 +464,6 @@ print(f"greedy sampling agrees with full passes on {agreement:.2%} of the cells"
 # %% [markdown]
 # Both hold, so figures of samples can be redrawn by anyone.
 #
-# ## Optional: how to sample
-#
-# Settings are compared by KID on validation images and by structure: six layout distances to *all*
-# training photographs, divided by those of an equally large random set of these. Predict: are
-# samples most like photographs at the temperature of training, or a little below?
-
-# %%
-on_validation = tables.published(folder, ws.preset.name, "validation")
-Markdown(tables.sweep(on_validation["sweep"]) if on_validation else
-         "Only the weights that ship have a sweep.")
-
-# %% [markdown]
-# @@sweep
-#
 # ## Optional: what can be learnt from codes?
 #
 # No prior can put back what a codec has taken. Here is a classification accuracy score (CAS)
@@ -490,4 +479,7 @@ plots.save(fig, ws, "05_cas", results.setup("codec"))
 Markdown(results.table("codec"))
 
 # %% [markdown]
-# @@codec
+# Codes lose little of the diagnosis: classifiers that learnt from least-squares images reach 0.951
+# of the AUC, from both decoders 0.963, from the flow decoder's alone 0.888, since its texture is
+# not that of photographs. AVIF of fewer bytes has 0.973. (Rows of 256 codes: the weights that
+# shipped before these; their digests stand in the results.)

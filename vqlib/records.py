@@ -32,7 +32,7 @@ def record(workspace, notebooks: dict[str, dict[str, str]]) -> Path:
 def expected(notebook: str, workspace, rows: dict[str, str]) -> str:
     """Markdown: a notebook's measures {measure: value} of this run, and those kept of `SETTINGS`.
 
-    A run in one of those settings takes its column.
+    A run in one of those settings takes its column; one without metrics has none.
     """
     own, columns = file_of(workspace.preset.name, workspace.dataset.title), {}
     if own.stem not in SETTINGS.values():
@@ -40,7 +40,8 @@ def expected(notebook: str, workspace, rows: dict[str, str]) -> str:
     for title, name in SETTINGS.items():
         path = own.with_name(f"{name}.json")
         kept = json.loads(path.read_text()) if path.exists() else {}
-        columns[title] = rows if path == own else kept.get(notebook, {})
+        if of_setting := rows if path == own else kept.get(notebook):
+            columns[title] = of_setting
     measures = dict.fromkeys(name for values in columns.values() for name in values)
     lines = [["measure", *columns], ["---"] * (1 + len(columns))]
     lines += [[name, *(values.get(name, "-") for values in columns.values())] for name in measures]
