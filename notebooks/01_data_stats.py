@@ -226,7 +226,7 @@ axs[1].set(xlabel="standard deviations from the mean", ylabel="pixels", title="N
 plots.save(fig, ws, "01_channels")
 
 # %% [markdown]
-# Normalised channels lie on top of each other, with a variance near 1 (1.012 on these 512 images).
+# Normalised channels lie on top of each other, with a variance near 1 (1.013 on these 512 images).
 #
 # ## Try it
 #
@@ -255,7 +255,7 @@ save_results(ws, "01", f"{leak:.0%} of a random test split would leak", **stats,
 print(footer(ws, SEED))
 
 # %% [markdown]
-# This run, and the two settings in which the notebook is mostly seen (validation split):
+# This run, and the settings in which the notebook is mostly seen (validation split):
 
 # %%
 Markdown(expected("01", ws, rows))

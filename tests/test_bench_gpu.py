@@ -182,10 +182,10 @@ def test_large_images_are_packed_smaller_and_give_nearly_the_same_squares(tmp_pa
         folder.mkdir(parents=True, exist_ok=True)
         picture(i, (600, 450)).save(folder / f"{i}.png")
     there = unpacked(tmp_path / "large", tmp_path)
-    assert Image.open(there / "mel" / "0.jpg").size == (200, SHORTER)
+    assert Image.open(there / "mel" / "0.png").size == (200, SHORTER)
     a, b = (Dataset(open_source(path), Geometry(), cache=tmp_path / "cache")
             for path in (tmp_path / "large", there))
-    assert a.names == [name.replace(".jpg", ".png") for name in b.names]
+    assert a.names == b.names
     assert {name: rows.tolist() for name, rows in a.splits.items()} == {
         name: rows.tolist() for name, rows in b.splits.items()}
     everything = np.arange(24)

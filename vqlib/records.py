@@ -10,7 +10,7 @@ from vqlib.backend.files import write_atomically
 from vqlib.backend.paths import home
 
 # title of a column -> name of its file in data/notebooks/
-SETTINGS = {"`quick`, synthetic lesions": "quick-synthetic",
+SETTINGS = {"`quick`, synthetic lesions": "quick-synthetic", "`quick`, HAM10000": "quick-ham10000",
             "`flagship`, HAM10000, weights that ship": "flagship-ham10000"}
 
 

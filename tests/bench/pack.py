@@ -20,17 +20,17 @@ SHORTER = KEPT.side            # 150 px: with a margin for rotations
 LARGEST_TABLE = 5_000_000      # bytes; what is larger is no table
 
 
-def small(path: Path) -> tuple[str, bytes]:
-    """An image's suffix and bytes, scaled down if it is larger than is needed."""
+def small(path: Path) -> bytes:
+    """The bytes of an image, a JPEG scaled down if it is larger than is needed."""
     with Image.open(path) as image:
         shorter = min(image.size)
     if shorter <= SHORTER:
-        return path.suffix, path.read_bytes()
+        return path.read_bytes()
     image = read_rgb(path, KEPT)
     size = [round(length * SHORTER / shorter) for length in image.size]
     buffer = io.BytesIO()
     image.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=85)
-    return ".jpg", buffer.getvalue()
+    return buffer.getvalue()
 
 
 def pack(folder: Path, out: Path) -> int:
@@ -41,8 +41,8 @@ def pack(folder: Path, out: Path) -> int:
         for path in tree.others:
             if path.stat().st_size <= LARGEST_TABLE:
                 tar.add(path, path.relative_to(folder))
-        for path, (suffix, data) in zip(images, pool.map(small, images)):
-            entry = tarfile.TarInfo(str(path.relative_to(folder).with_suffix(suffix)))
+        for path, data in zip(images, pool.map(small, images)):
+            entry = tarfile.TarInfo(str(path.relative_to(folder)))  # splits go by the name
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
     return out.stat().st_size

@@ -14,7 +14,6 @@ QUICK = PRESETS["quick"]
 # nets half as wide as the report's, for thirty runs, and a training without our fast codebook
 CONFIG = VQVAEConfig(image_size=64, hidden=32, residual_hidden=16)
 TRAINING = train.TrainConfig(steps=900, batch=16)
-FAST = QUICK.vqvae_training
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,6 @@ class VQVAERow:
     n_down: int = 2
     code_dim: int = 128             # "fsq" has three channels instead
     quantizer: str = "ema"          # or "unit", "rotation", "fsq", see vqlib.studies.quantizers
-    fast: bool = False              # codebook and learning rate of `quick`: three times as fast
 
 
 REPORT = VQVAERow("report", "the report's settings", scale_by_pixels=True, data_init=False,
@@ -44,7 +42,6 @@ ROWS = path(
     ("ours", "+ cosine learning rate = ours", {"cosine": True}))
 ROWS += swaps(
     ROWS[-1],
-    ("fast", "codebook decay 0.9 instead of 0.99, learning rate 0.003", {"fast": True}),
     ("f8", "8 x 8 codes, f = 8 instead of 4", {"n_down": 3}),
     ("narrow", "code width 16 instead of 128", {"code_dim": 16}),
     ("unit", "codes of unit length", {"quantizer": "unit"}),
@@ -83,8 +80,6 @@ class VQVAEStudy(Study):
         width = 3 if row.quantizer == "fsq" else row.code_dim    # 512 = 8 x 8 x 8
         cfg = replace(self.cfg, data_init=row.data_init, reset_threshold=row.reset_threshold,
                       n_down=row.n_down, code_dim=width)
-        if row.fast:
-            cfg = replace(cfg, decay=QUICK.vqvae.decay)
         model = VQVAE(cfg, self.stats["mean"], self.stats["std"], seed)
         if row.quantizer != "ema":
             model.quantizer = KINDS[row.quantizer](cfg.n_codes, cfg.code_dim, cfg.decay,
@@ -94,8 +89,6 @@ class VQVAEStudy(Study):
     def measure(self, row: VQVAERow, seed: int) -> dict:
         model = self.model(row, seed)
         training = replace(self.training, seed=seed, cosine=row.cosine)
-        if row.fast:
-            training = replace(training, lrs=FAST.lrs, warmup=FAST.warmup, betas=FAST.betas)
         variance = self.stats["variance"] if row.scale_by_pixels else 1.0
         for _ in train.train_vqvae(model, self.dataset, training, Augment(), variance):
             pass
