@@ -1,6 +1,7 @@
 """Small seeded things that several test files need; no test writes outside tmp_path."""
 import csv
 import os
+import signal
 from dataclasses import replace
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch starts its threads: a core for each process
@@ -27,6 +28,11 @@ from vqlib.vqvae import VQVAE, VQVAEConfig
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
 LONGEST = ("test_notebooks.py", "test_trainer.py", "test_distributed.py", "test_cli.py")
+
+
+def pytest_configure():
+    """A job in the background of a shell ignores Ctrl-C, which some tests send."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
