@@ -52,13 +52,18 @@ GOOD = {
 }
 
 
+def kind_of(model) -> str:
+    """The name of a model's kind, as its file has it."""
+    return next(kind for kind, (cls, _) in KINDS.items() if type(model) is cls)
+
+
 def save_model(path: Path, model, **metadata) -> None:
     """Weights and config in one .safetensors file, there for all ranks when this returns.
 
     metadata: what else a reader should know (data, split, settings of the training). What the model
     learnt from goes with it, see `vqlib.identity`.
     """
-    kind = next(kind for kind, (cls, _) in KINDS.items() if type(model) is cls)
+    kind = kind_of(model)
     weights = {name: w.detach().cpu().contiguous() for name, w in model.state_dict().items()}
     metadata = {"format": FORMAT, "kind": kind, "config": asdict(model.cfg), **origin_of(model),
                 **metadata}

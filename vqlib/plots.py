@@ -60,7 +60,7 @@ def save(fig, workspace, name: str, source="") -> None:
         jpeg = io.BytesIO()
         fig.savefig(jpeg, format="jpeg", dpi="figure", bbox_inches="tight",
                     pil_kwargs={"quality": 80})
-        display(Image(jpeg.getvalue(), format="jpeg", alt=ALT_TEXTS.get(name, PICTURE)))
+        show_jpeg(jpeg, name)
     plt.close(fig)
 
 
@@ -72,7 +72,12 @@ def show_committed(name: str) -> None:
     if path.exists() and get_ipython():
         jpeg = io.BytesIO()
         PIL.Image.open(path).convert("RGB").save(jpeg, "JPEG", quality=80)
-        display(Image(jpeg.getvalue(), format="jpeg", alt=ALT_TEXTS.get(name, PICTURE), width=800))
+        show_jpeg(jpeg, name, width=800)
+
+
+def show_jpeg(jpeg: io.BytesIO, name: str, **size) -> None:
+    """Show a figure in a notebook, with its alt text."""
+    display(Image(jpeg.getvalue(), format="jpeg", alt=ALT_TEXTS.get(name, PICTURE), **size))
 
 
 def show_images(ax, images: Tensor, per_row=8, title=""):        # (n, 3, H, W) in [0, 1]

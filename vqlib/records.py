@@ -1,4 +1,4 @@
-"""What a reader can expect: metrics of the notebooks in two settings, kept beside the code.
+"""What a reader can expect: metrics of the notebooks in a few settings, kept beside the code.
 
 `python notebooks/run.py --record` writes them; notebooks show them as a table, so that no such
 number is typed into a text.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vqlib.checkpoint import KINDS, load_model
+from vqlib.checkpoint import kind_of, load_model
 from vqlib.identity import weights_digest
 from vqlib.pipeline import find_weights
 
@@ -34,7 +34,7 @@ def start_from(init: Path | None, model, classes: list[str]) -> None:
     Raises ValueError for a model of other sizes.
     """
     if init:
-        kind = next(kind for kind, (cls, _) in KINDS.items() if type(model) is cls)
+        kind = kind_of(model)
         copy_weights(model, init_file(init, NAMES[kind]), kind, classes)
         model.origin = {"init": weights_digest(model)}
 
