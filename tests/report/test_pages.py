@@ -2,7 +2,9 @@
 import importlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
+import nbformat
 import pytest
 from made_up_run import CLASSES, TITLE, make_run
 
@@ -13,6 +15,7 @@ from vqlib.report.__main__ import main
 pytest.importorskip("pypandoc", reason="needs the extra: pip install 'vqlib[report]'")
 pytest.importorskip("typst", reason="needs the extra: pip install 'vqlib[report]'")
 
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 LOADS = {"src", "srcset", "poster", "data", "action"}  # attributes that fetch what they name
 
 
@@ -134,9 +137,16 @@ def test_tables_and_figures_scroll_in_boxes_of_their_own(made):
 
 
 def test_markdown_that_a_cell_returned_is_a_table_and_no_python_object(pages):
-    page = pages["02_vqvae_training.html"]
-    assert len(page.all("table")) == 3
-    assert "IPython.core.display" not in page.text
+    for path in NOTEBOOKS.glob("0*.ipynb"):
+        cells = nbformat.read(path, nbformat.NO_CONVERT).cells
+        texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+        texts += [output.get("data", {}).get("text/markdown", "")
+                  for cell in cells for output in cell.get("outputs", [])]
+        shown = "\n".join(texts).splitlines()
+        rows = [line for line in shown if re.fullmatch(r"\|[ :|-]+\|", line)]
+        page = pages[f"{path.stem}.html"]
+        assert len(page.all("table")) == len(rows) > 0, path.name
+        assert "IPython.core.display" not in page.text
 
 
 def test_a_notebook_that_was_not_executed_under_the_preset_says_so(pages):
