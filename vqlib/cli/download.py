@@ -2,13 +2,13 @@
 from pathlib import Path
 
 from vqlib.backend.paths import home
+from vqlib.cli.options import add_command
 from vqlib.data.catalogue import CATALOGUE
 
 
 def add(commands) -> None:
-    text = __doc__.split(": ")[1]
-    p = commands.add_parser("download", help=text, description=text)
-    p.set_defaults(run=run)
+    p = add_command(commands, "download", run, __doc__.split(": ")[1],
+                    "python -m vqlib download list")
     p.add_argument("name", choices=("list", *CATALOGUE), metavar="NAME", type=str.lower,
                    help="list, or " + ", ".join(CATALOGUE))
     p.add_argument("--folder", type=Path, metavar="DIR", help="default: data/NAME")

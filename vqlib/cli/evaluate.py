@@ -89,9 +89,10 @@ def run(args) -> None:
         likelihood = metrics.evaluate_prior(prior, encoder, dataset, args.split, classes)
         result["prior"] = {"file": args.prior.name, "lambda": args.lambda_, **likelihood}
     if args.generation or args.sweep:
+        sampling = sampling_for("any", **sampling_of(args))
         options = {"stochastic_decoder": decoder, "n": args.images, "classes": classes,
-                   "sampling": sampling_for("any", **sampling_of(args))}
-        parts = parts_of(args, dataset)
+                   "sampling": sampling}
+        parts = parts_of(args, dataset, sampling)
         write(args.json, result | generation(args, vqvae, prior, dataset, options, parts))
         return parts.finish()
     write(args.json, result)
@@ -149,14 +150,14 @@ def write(path: Path | None, result: dict) -> None:
         write_atomically(path, text.encode())
 
 
-def parts_of(args, dataset):
+def parts_of(args, dataset, sampling: dict):
     """What is done is kept beside --json FILE until all is."""
     from vqlib.evaluation.parts import Parts
     files = {name: path and hashlib.sha256(read_regular(path)).hexdigest()
              for name, path in (("vqvae", args.vqvae), ("prior", args.prior),
                                 ("flow decoder", args.flow_decoder))}
     identity = {"files": files, "data": dataset.fingerprint, "split": args.split,
-                "images": args.images, "sampling": sampling_for("any", **sampling_of(args)),
+                "images": args.images, "sampling": sampling,
                 "class guidance": args.class_guidance}
     path = args.json and args.json.with_name(f"{args.json.name}.parts")
     return Parts(path, identity, show=True)
