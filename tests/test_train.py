@@ -274,14 +274,6 @@ def test_a_cosine_starts_at_its_rate_ends_at_2_percent_and_never_rises():
     assert rates == sorted(rates, reverse=True)
 
 
-def test_each_of_several_rates_falls_along_a_cosine_of_its_own():
-    first, both = (TrainConfig(steps=100, lrs=(2.0,), warmup=9),
-                   TrainConfig(steps=200, lrs=(2.0, 1.0), warmup=9))
-    later = TrainConfig(steps=100, lrs=(1.0,))
-    rates = [both.lr(s) for s in range(200)]
-    assert rates == [first.lr(s) for s in range(100)] + [later.lr(s) for s in range(100)]
-
-
 def test_warmup_rises_linearly_and_then_does_not_matter():
     plain = TrainConfig(steps=100, lrs=(1.0,), cosine=False)
     config = replace(plain, warmup=10)

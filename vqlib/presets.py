@@ -68,10 +68,8 @@ REPORT_PRIOR = TrainConfig(
     steps=600_000, batch=128, lrs=(4e-4, 4e-4, 5e-5), cosine=False, weight_decay=0.01,
     eval_every=500, eval_images=200 * 128, patience=0, seed=1337)
 
-# 6,000 updates along one cosine left the prior unfinished, so it learns as long once more. An
-# evaluation after the restart is worse at first, so there is no patience.
-FLAGSHIP_PRIOR = replace(QUICK_PRIOR, steps=12_000, lrs=(2e-3, 1e-3), warmup=200, eval_every=500,
-                         eval_images=460, save_every=250, patience=0, class_balance=0.5)
+FLAGSHIP_PRIOR = replace(QUICK_PRIOR, steps=6_000, lrs=(2e-3,), warmup=200, eval_every=500,
+                         eval_images=460, save_every=250, class_balance=0.5)
 
 # A codebook that follows its vectors ten times as fast as the report's (decay 0.9 in VQVAEConfig)
 # bears three times the learning rate, and finds dead codes within 50 updates instead of 180.

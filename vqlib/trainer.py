@@ -22,8 +22,8 @@ class TrainConfig:
 
     steps: int                         # updates
     batch: int = 32                    # images per update
-    lrs: tuple[float, ...] = (1e-3,)   # learning rates of equal parts of the run
-    cosine: bool = True                # each falls to 2 % of it along a cosine; False: is held
+    lrs: tuple[float, ...] = (1e-3,)   # learning rates, held for equal parts of the run
+    cosine: bool = True                # instead fall from lrs[0] to 2 % of it along a cosine
     warmup: int = 0                    # updates of linear rise
     weight_decay: float = 0.0          # of matrices; biases and norms do not decay
     betas: tuple[float, float] = (0.9, 0.999)
@@ -48,11 +48,12 @@ class TrainConfig:
             raise ValueError(f"betas {self.betas} must be in [0, 1)")
 
     def lr(self, step: int) -> float:
-        """Learning rate of update `step`, counted from 0 (warm restarts: arXiv 1608.03983, eq. 5)."""
+        """Learning rate of update `step`, counted from 0."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        part, within = divmod(step * len(self.lrs), self.steps)  # within: of the part, in 0..steps
-        fall = 0.5 * (1 + math.cos(math.pi * within / self.steps))
-        return rise * self.lrs[part] * (0.02 + 0.98 * fall if self.cosine else 1.0)
+        if self.cosine:
+            fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+            return rise * self.lrs[0] * (0.02 + 0.98 * fall)
+        return rise * self.lrs[step * len(self.lrs) // self.steps]
 
     def rng(self, step: int) -> torch.Generator:
         """The random numbers of update `step`: a resumed run draws what the whole run would."""
