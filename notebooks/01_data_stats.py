@@ -226,7 +226,7 @@ axs[1].set(xlabel="standard deviations from the mean", ylabel="pixels", title="N
 plots.save(fig, ws, "01_channels")
 
 # %% [markdown]
-# Normalised channels lie on top of each other, with a variance near 1 (1.013 on these 512 images).
+# Normalised channels lie on top of each other, with a variance near 1 (1.012 on these 512 images).
 #
 # ## Try it
 #

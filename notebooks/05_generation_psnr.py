@@ -45,9 +45,7 @@ print(ws if photographs else "no photographs: weights that ship, preset flagship
 pipeline = load_pipeline(folder, needs=("vqvae", "prior", "flow-decoder"))
 vqvae, gpt, classes, flow_decoder = (pipeline.vqvae, pipeline.gpt, pipeline.classes,
                                      pipeline.flow_decoder)
-windowed = None                          # does not ship
-if photographs:
-    windowed = load_model(find_weights(folder, "windowed"), "windowed_gpt")[0].to(ws.device)
+windowed, _ = load_model(find_weights(folder, "windowed"), "windowed_gpt")
 stochastic = StochasticDecoder(vqvae, flow_decoder)
 side, K, ANY, n = vqvae.cfg.grid, vqvae.cfg.n_codes, len(classes), ws.preset.n_samples
 
@@ -145,13 +143,12 @@ drawn = torch.full((n,), ANY)
 if photographs:
     train_labels = photographs.labels[photographs.splits["train"]]
     drawn = train_labels[torch.randint(len(train_labels), (n,), generator=rng)]
-prior_codes = {"whole grid": gpt.generate(drawn, seed=SEED, progress=progress)}
-if windowed:
-    prior_codes = {"window": windowed.generate(n, seed=SEED, progress=progress), **prior_codes}
+prior_codes = {"window": windowed.to(ws.device).generate(n, seed=SEED, progress=progress),
+               "whole grid": gpt.generate(drawn, seed=SEED, progress=progress)}
 
 # %%
-fig, axs = plt.subplots(1, len(prior_codes), figsize=(10, 2.9 * n / 32 + 0.3), squeeze=False)
-for ax, (name, drawn_codes) in zip(axs.flat, prior_codes.items()):
+fig, axs = plt.subplots(1, len(prior_codes), figsize=(10, 2.9 * n / 32 + 0.3))
+for ax, (name, drawn_codes) in zip(axs, prior_codes.items()):
     images = pipeline.decode(drawn_codes, "least-squares")
     plots.show_images(ax, images, title=f"{name}, temperature 1, seed {SEED}")
     print(f"{name:11s} {layout_stats.whole(layout_stats.describe(images)):.0%} whole lesions")

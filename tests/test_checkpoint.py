@@ -331,4 +331,4 @@ def test_shipped_weights_are_those_of_the_list_and_fit_what_their_metadata_says(
         else:
             assert_fits(model, vqvae)
         assert metadata["classes"] == ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
-    assert kinds == {"vqvae", "gpt", "flow_decoder"}
+    assert kinds == {"vqvae", "gpt", "windowed_gpt", "flow_decoder"}

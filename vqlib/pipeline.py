@@ -103,7 +103,7 @@ def find_weights(folder: Path, model: str) -> Path:
             return path
     here = folder.resolve() == pretrained().resolve()
     other = "git checkout data/pretrained brings back" if here else "without --weights you use"
-    notebook = "04" if model == "prior" else "02"
+    notebook = "04" if model in ("prior", "windowed") else "02"
     raise FileError(
         f"{paths[0].name} is missing in {folder}. Ways on: {other} the weights that ship; "
         f"python -m vqlib train all, notebook {notebook} or make notebooks trains your own")
