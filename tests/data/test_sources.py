@@ -174,6 +174,33 @@ def test_a_class_is_the_first_level_below_what_an_archive_wraps_around_it(tmp_pa
     assert classes(open_source(wrapped)) == {"nv": 12, "mel": 12}
 
 
+@pytest.mark.parametrize("parts", [
+    ("Training", "valid", "TEST"), ("train-set", "hold-out", "eval"), ("fold 2", "split_1", "set3"),
+    ("original", "augmented_images", "Evaluation"), ("train_data", "test2", "unlabelled"),
+])
+def test_folders_of_any_split_or_version_are_no_classes(tmp_path, parts):
+    root = folders(tmp_path / "set", *[f"{part}/{c}/{part}{i}.jpg" for part in parts
+                                       for c in ("nv", "mel") for i in range(2)])
+    assert classes(open_source(root)) == {"nv": 6, "mel": 6}
+
+
+def test_a_picture_beside_what_an_archive_wraps_is_listed(tmp_path):
+    places = [f"archive/{c}/{i}.jpg" for c in ("nv", "mel") for i in range(4)]
+    source = open_source(folders(tmp_path / "set", *places, "preview.png"))
+    assert classes(source) == {"nv": 4, "mel": 4}
+    assert source.skipped == [("preview.png", "lies in no folder that names a class")]
+
+
+def test_one_class_with_folders_below_it_says_that_they_may_be_classes(tmp_path):
+    places = [f"archive/{c}/{i}.jpg" for c in ("nv", "mel") for i in range(4)]
+    source = open_source(folders(tmp_path / "set", *places, "archive/preview.png"))
+    assert classes(source) == {"archive": 9}
+    assert any("such as archive/nv, give archive as the data" in note for note in source.notes)
+    inner = open_source(tmp_path / "set" / "archive")
+    assert classes(inner) == {"nv": 4, "mel": 4}
+    assert not any("one class" in note for note in inner.notes)
+
+
 def test_one_class_needs_no_second(tmp_path):
     root = folders(tmp_path / "one", *[f"nevus/{i}.jpg" for i in range(4)])
     assert classes(open_source(root)) == {"nevus": 4}
@@ -194,6 +221,12 @@ def test_spellings_of_one_class_are_joined_with_a_note(tmp_path):
     assert sorted(classes(source).values()) == [4, 4, 6]
     [note] = [note for note in source.notes if "one class each" in note]
     assert "'Melanoma' = 'melanoma' = 'melanoma '" in note
+
+
+def test_hyphens_between_letters_are_spaces_and_signs_of_numbers_are_not():
+    names, notes = name_classes(["basal-cell", "basal cell", "basal cell", "-1", "1"])
+    assert [*names.values()] == ["-1", "1", "basal cell", "basal cell"]
+    assert notes == ["one class each: 'basal cell' = 'basal-cell'"]
 
 
 def test_known_diagnoses_keep_their_codes_and_others_their_usual_spelling():
@@ -222,6 +255,28 @@ def test_images_that_lie_in_no_class_are_listed(tmp_path):
 def test_folders_that_name_no_class_are_refused_by_name(tmp_path, places):
     with pytest.raises(DataError, match=r"somewhere/.*(no folder that names a class|no classes)"):
         open_source(folders(tmp_path / "somewhere", *places))
+
+
+def test_images_whose_table_lies_above_say_so(ham):
+    with pytest.raises(DataError, match=rf"Is {HAM} its table\? Then give the folder above"):
+        open_source(ham[0] / "HAM10000_images_part_1")
+
+
+@pytest.mark.parametrize("name", ["set.zip", "SET.ZIP", "set.tar.gz", "set.7z"])
+def test_what_is_packed_is_to_be_unpacked(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).write_bytes(b"PK")
+    with pytest.raises(DataError, match=f"{name} is packed: unpack it"):
+        open_source(tmp_path / "folder" / name)
+    with pytest.raises(DataError, match=f"unpack {name} first"):
+        open_source(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("path", ["~no_such_user/data", "x" * 5000, "a\0b"],
+                         ids=["user", "long", "zero byte"])
+def test_a_path_that_no_system_has_is_no_such_file(path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        open_source(path)
 
 
 def test_images_without_their_table_say_what_is_packed(tmp_path):
@@ -400,6 +455,27 @@ def test_rows_of_numbered_files_find_theirs_by_the_folder(tmp_path):
         f"pics/{c}/{i}.jpg": str("ab".index(c)) for c in "ab" for i in range(3)}
 
 
+def test_names_that_differ_in_case_only_are_those_of_their_rows(tmp_path):
+    root = folders(tmp_path / "set", "pics/a1.jpg", "pics/A1.jpg", "pics/b.jpg")
+    write_table(root / "t.csv", [{"image": name, "label": label} for name, label in
+                                 (("a1.jpg", "nv"), ("A1", "mel"), ("B", "nv"))])
+    source = open_source(root)
+    assert {r.place.name: r.label for r in source.records} == {
+        "a1.jpg": "nv", "A1.jpg": "mel", "b.jpg": "nv"}
+    assert source.skipped == []
+
+
+def test_segmentations_of_any_kind_with_the_names_of_the_photographs_are_never_used(ham):
+    (ham[0] / "drawn").mkdir()
+    for i in range(40):
+        outline = Image.new("P" if i % 2 else "L", (48, 40))
+        outline.putpalette([0, 0, 0, 128, 0, 0]) if i % 2 else None
+        outline.paste(1 if i % 2 else 255, (9, 9, 20 + i, 30))
+        outline.save(ham[0] / "drawn" / f"ISIC_{i:07d}{'.png' if i % 2 else '.jpg'}")
+    assert {r.place.parent.name for r in open_source(ham[0]).records} == {
+        "HAM10000_images_part_1", "HAM10000_images_part_2"}
+
+
 def test_the_exact_name_wins_over_the_one_that_is_scaled_down(ham):
     picture(50).save(ham[0] / "HAM10000_images_part_1" / "ISIC_0000001_downsampled.jpg")
     source = open_source(ham[0])
@@ -482,6 +558,48 @@ def test_a_table_that_is_not_understood_stops_what_class_folders_would_begin(tmp
         open_source(root)
     (root / "info.xlsx").unlink()
     assert classes(open_source(root)) == {"a": 2, "b": 2}
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("classes.txt", "0 a\n1 b\n"), ("labels.txt", "1,a\n2,b\n"),
+    ("train.txt", "a/1.jpg\nb/3.jpg\n"), ("log.txt", "1 0.5\n2 0.4\n"),
+])
+def test_a_text_without_classes_beside_class_folders_is_not_used_and_named(tmp_path, name, text):
+    root = folders(tmp_path / "set", *[f"{c}/{i}.jpg" for c in "ab" for i in range(6)])
+    (root / name).write_text(text)
+    source = open_source(root)
+    assert classes(source) == {"a": 6, "b": 6}
+    assert f"not used: {name}" in source.notes
+
+
+def test_a_legend_of_classes_beside_a_table_is_none_of_images(tmp_path):
+    root = folders(tmp_path / "set", *[f"pics/{i}.jpg" for i in range(6)])
+    write_table(root / "train.csv", [{"image": i, "label": i % 2} for i in range(6)])
+    write_table(root / "names.csv", [{"id": i, "class": name} for i, name in enumerate("xy")])
+    source = open_source(root)
+    assert classes(source) == {"0": 3, "1": 3}
+    assert "not used: names.csv" in source.notes
+
+
+def test_two_columns_of_images_are_named(tmp_path):                # Derm7pt
+    root = folders(tmp_path / "set", *[f"pics/{kind}{i}.jpg" for kind in "cd" for i in range(4)])
+    write_table(root / "meta.csv", [{"diagnosis": "ab"[i % 2], "clinic": f"c{i}.jpg",
+                                     "derm": f"D{i}.jpg"} for i in range(4)])
+    source = open_source(root)
+    assert [r.name for r in source.records] == ["c0", "c1", "c2", "c3"]
+    assert "meta.csv: images are those of column clinic, not of derm (--image-column)" in (
+        source.notes)
+    derm = open_source(root, image_column="derm")
+    assert [r.place.name for r in derm.records] == ["d0.jpg", "d1.jpg", "d2.jpg", "d3.jpg"]
+
+
+def test_tables_that_contradict_each_other_throughout_say_how_to_choose(ham):
+    root, rows = ham
+    write_table(root / "labels.csv", [{"image": r["image_id"], "label": i % 3}
+                                      for i, r in enumerate(rows)])
+    with pytest.raises(DataError, match=r"--label-column names the column.*has it as"):
+        open_source(root)
+    assert len(open_source(root, label_column="dx").records) == 40
 
 
 def test_a_table_of_lesions_beside_class_folders_is_used(tmp_path):

@@ -7,6 +7,7 @@ import csv
 import io
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import charset_normalizer
@@ -22,10 +23,13 @@ LABELS = ("dx", "diagnosis", "diagnostic", "label", "labels", "class", "class_na
           "histological_diagnosis", "benign_malignant", "diagnosis_1")
 LESIONS = ("lesion_id", "lesion", "patient_id", "patient")
 SPREADSHEETS = {".xlsx", ".xls", ".ods", ".parquet", ".feather", ".jsonl"}
-GUESSES = re.compile(r"submission|predict", re.IGNORECASE)        # labels that nobody has given
+TEXT_SUFFIXES = (".txt", "")                                       # prose, or a table
+SWITCH = {"1": True, "true": True, "0": False, "false": False, "": False}
+GUESSES = re.compile(r"submission|predict|(^|[^a-z])preds?([^a-z]|$)", re.IGNORECASE)  # no labels
 ENCODINGS = ["utf_16", "utf_16_le", "utf_16_be", "utf_32", "cp1252", "cp1250", "cp1251", "gb18030",
              "cp932", "cp949", "big5"]            # what spreadsheets write, not old Macs' pages
-LARGE = 2**26    # bytes of a text of another name: more are no table
+LARGE = 2**24    # bytes of a text of another name: more are no table
+HEAD = 2**18     # bytes that an encoding is found by: it takes seconds for each MB
 WIDE = 200       # columns: more are pixels (hmnist_28_28_RGB.csv), which name no image
 
 
@@ -45,6 +49,7 @@ class Table:
     lesion: str | None = None
     one_hot: tuple[str, ...] = ()
     matches: int = 0     # images that are there
+    others: list[str] = field(default_factory=list)    # columns that name other images
 
     @property
     def labelled(self) -> bool:
@@ -57,8 +62,9 @@ class Table:
         return [row[self.label]] if row[self.label] else []
 
 
-def is_one(text: str) -> bool:
-    return text in ("1", "1.0")
+def is_one(text: str) -> bool | None:
+    """What a cell of a column of zeros and ones says; None if it says something else."""
+    return SWITCH.get(re.sub(r"[.,]0+$", "", text.casefold()))
 
 
 def fold(column: str) -> str:
@@ -71,11 +77,14 @@ def read_text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        best = charset_normalizer.from_bytes(data, cp_isolation=ENCODINGS).best()
+        head = data[:HEAD]
+        if len(head) < len(data) and b"\0" not in head:            # a sign may be of two bytes
+            head = head[: head.rfind(b"\n") + 1] or head
+        best = charset_normalizer.from_bytes(head, cp_isolation=ENCODINGS).best()
         if best is None:
             raise DataError(f"{printable(path.name)} is no text in a known encoding: "
                             "save it as UTF-8") from None
-        return str(best).removeprefix("\ufeff")
+        return data.decode(best.encoding, "replace").removeprefix("\ufeff")
 
 
 def read_table(path: Path, delimiter: str | None = None) -> Table:
@@ -86,11 +95,11 @@ def read_table(path: Path, delimiter: str | None = None) -> Table:
     name, text = printable(path.name), read_text(path).replace("\0", "")
     if text.lstrip().startswith("<"):
         raise DataError(f"{name} is a web page, no table: fetch it again")
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    if hint := re.fullmatch(r"sep=(.)", first.strip(), re.IGNORECASE):       # as Excel writes it
+    first = [*islice((line for line in text.splitlines() if line.strip()), 9)] or [""]
+    if hint := re.fullmatch(r'"?sep=(.)"?', first[0].strip(), re.IGNORECASE):    # Excel writes it
         delimiter, text = hint[1], text.partition("\n")[2]
     elif delimiter is None:            # csv.Sniffer takes a letter for the delimiter of one column
-        delimiter = max(",;\t|", key=lambda d: len(next(csv.reader([first], delimiter=d), ())))
+        delimiter = max(",;\t|", key=lambda d: columns_of(first, d))
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True,
                        skipinitialspace=True)
     rows = []
@@ -110,6 +119,12 @@ def read_table(path: Path, delimiter: str | None = None) -> Table:
     if not rows:
         raise DataError(f"{name} is empty")
     return with_columns(path, *rows)
+
+
+def columns_of(lines: list[str], delimiter: str) -> tuple[int, int]:
+    """Into how many columns a delimiter divides the narrowest line, and the header."""
+    widths = [len(next(csv.reader([line], delimiter=delimiter), ())) for line in lines]
+    return min(widths), widths[0]
 
 
 def with_columns(path: Path, header: tuple, *rows: tuple) -> Table:
@@ -147,7 +162,7 @@ def find_tables(tree: Tree, image_column=None, label_column=None) -> list[Table]
             tables.append(Table(path, [], []))
         elif suffix in (".csv", ".tsv", ".tab"):
             tables.append(assign(read_table(path), keys, *wanted))
-        elif suffix in (".txt", "") and path.stat().st_size < LARGE:
+        elif suffix in TEXT_SUFFIXES and path.stat().st_size < LARGE:
             for delimiter in (None, " "):                          # a list of names and classes
                 try:
                     table = assign(read_table(path, delimiter), keys, *wanted)
@@ -169,15 +184,18 @@ def assign(table: Table, keys: set[str], image_column, label_column) -> Table:
     no_header = bool({image_key(column) for column in table.columns} & keys)
     if no_header:
         table.rows.insert(0, (1, dict(zip(table.columns, table.columns))))
-    found = {}                                                     # column -> images it names
+    named = {}                                                     # column -> images it names
     for column in filter(None, table.columns):
         values = {row[column] for _, row in table.rows}
-        found[column] = len({image_key(value) for value in values} & keys)
+        named[column] = {image_key(value) for value in values} & keys
+    found = {column: len(images) for column, images in named.items()}
     table.matches = max(found.values(), default=0)
     first = [c for c in (*NAMES, *found) if table.matches and found.get(c) == table.matches]
     by_name = [c for c in IMAGES if c in found]                    # its images lie elsewhere
     table.image = image_column if image_column in found else next(iter(first or by_name), None)
     rest = [c for c in found if c != table.image]
+    own = named.get(table.image, set())
+    table.others = [c for c in rest if 2 * len(named[c] - own) > table.matches]
     if label_column:
         table.label = label_column if label_column in rest else None
     elif not GUESSES.search(table.path.name):
@@ -186,8 +204,18 @@ def assign(table: Table, keys: set[str], image_column, label_column) -> Table:
         table.one_hot = () if table.label else one_hot(table, rest)
         if no_header and len(rest) == 1:                           # ISIC 2016: image,class
             table.label = rest[0]
+        if table.labelled and 2 * table.matches < len(keys) and is_legend(table):
+            table.label = None
     table.lesion = next((c for c in LESIONS if c in rest and c != table.label), None)
     return table
+
+
+def is_legend(table: Table) -> bool:
+    """Whether a table numbers the classes: 0, 1, ... or 1, 2, ..., each with a name of its own."""
+    numbers = [row[table.image] for _, row in table.rows]
+    names = {row[table.label] for _, row in table.rows} if table.label else ()
+    counted = [[str(i + first) for i in range(len(numbers))] for first in (0, 1)]
+    return len(names) == len(numbers) and numbers in counted
 
 
 def one_hot(table: Table, columns: list[str]) -> tuple[str, ...]:
@@ -196,7 +224,7 @@ def one_hot(table: Table, columns: list[str]) -> tuple[str, ...]:
     Those of known diagnoses (ISIC adds weights), or all: other pairs of yes and no may be sexes.
     """
     binary = [c for c in columns
-              if all(row[c] in ("0", "0.0", "1", "1.0", "") for _, row in table.rows)]
+              if all(is_one(row[c]) is not None for _, row in table.rows)]
     known = [c for c in binary if c in CODES]
     chosen = known if len(known) > 1 else binary
     if len(chosen) < 2 or not (known or {*binary} == {*columns} - {*LESIONS}):
