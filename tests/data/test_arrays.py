@@ -178,6 +178,14 @@ def test_what_is_missing_is_named(tmp_path):
         open_source(path)
 
 
+@pytest.mark.parametrize("part", ["valid_", "validation_"])
+def test_the_validation_part_may_be_called_otherwise_and_other_arrays_are_named(tmp_path, part):
+    more = {f"{part}images": PIXELS, f"{part}labels": LABELS, "patients": LABELS, "x": PIXELS}
+    source = open_source(save(tmp_path, train_images=PIXELS, train_labels=LABELS, **more))
+    assert len(source.records) == 12
+    assert "arrays that are not used: patients, x" in source.notes
+
+
 def test_parts_of_different_sizes_are_refused(tmp_path):
     path = save(tmp_path, train_images=PIXELS, train_labels=LABELS,
                 test_images=PIXELS[:, :9, :9], test_labels=LABELS)

@@ -70,6 +70,13 @@ def test_diagnoses_and_photographs_are_no_masks(tmp_path, place):
     assert images(list_files(put(tmp_path, place))) == [place]
 
 
+def test_photographs_in_a_folder_of_lesions_are_no_masks(tmp_path):
+    places = ["lesion/a.jpg", "normal/b.jpg", "Lesions/nv/c.JPEG", "labels/d.jfif"]
+    tree = list_files(put(tmp_path, *places, "lesion/a.bmp"))
+    assert sorted(images(tree)) == sorted(places)
+    assert tree.skipped == [("lesion/a.bmp", MASK)]
+
+
 def test_linked_folders_are_entered_once_and_after_those_that_are_there(tmp_path):
     root, elsewhere = put(tmp_path / "root", "z/a.jpg"), put(tmp_path / "elsewhere", "b.jpg")
     os.symlink(elsewhere, root / "nv")

@@ -257,6 +257,22 @@ def test_folders_that_name_no_class_are_refused_by_name(tmp_path, places):
         open_source(folders(tmp_path / "somewhere", *places))
 
 
+def test_what_cannot_be_used_says_what_can(tmp_path):
+    root = folders(tmp_path / "yolo", "images/train/1.jpg", "images/val/2.jpg")
+    (root / "labels").mkdir()
+    (root / "labels" / "1.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(DataError, match=r"no folder that names a class.*Read are HAM10000"):
+        open_source(root)
+
+
+def test_two_sizes_of_the_images_are_to_be_one(ham):
+    (ham[0] / "small").mkdir()
+    for path in ham[0].glob("*/*.jpg"):
+        Image.open(path).resize((24, 20)).save(ham[0] / "small" / path.name)
+    with pytest.raises(DataError, match=r"such as .*ISIC_0000000\.jpg and .*: keep one of each"):
+        open_source(ham[0])
+
+
 def test_images_whose_table_lies_above_say_so(ham):
     with pytest.raises(DataError, match=rf"Is {HAM} its table\? Then give the folder above"):
         open_source(ham[0] / "HAM10000_images_part_1")

@@ -173,6 +173,23 @@ def test_predictions_are_no_labels(tmp_path, name):
     assert found(tmp_path, "image,target\na,0\nb,0\n", name="spreds.csv").labelled
 
 
+def test_a_column_is_known_however_its_words_are_divided(tmp_path):
+    for header in ("Image ID,Lesion-ID,DX", "imageId,lesionID,dx", "IMAGE_ID,lesion id,Dx"):
+        table = found(tmp_path, f"{header}\na,1,nv\nb,2,mel\n")
+        assert (table.image, table.lesion, table.label) == ("image_id", "lesion_id", "dx")
+
+
+@pytest.mark.parametrize("column", ["lesionid", "PatientID", "subject_id", "case_id"])
+def test_images_of_one_patient_are_kept_together_whatever_the_column_is_called(tmp_path, column):
+    assert found(tmp_path, f"image,{column},dx\na,1,nv\nb,1,mel\n").lesion
+
+
+def test_a_table_of_many_features_is_read_if_it_names_images(tmp_path):
+    header = "image_id," + ",".join(f"f{i}" for i in range(300)) + ",label\n"
+    table = found(tmp_path, header + "".join(f"{name},{'0,' * 300}nv\n" for name in "abc"))
+    assert (table.image, table.label, len(table.rows)) == ("image_id", "label", 3)
+
+
 def test_a_table_of_pixels_is_not_read(tmp_path):
     header = ",".join(f"pixel{i:04d}" for i in range(784)) + ",label\n"
     assert found(tmp_path, header + "0," * 784 + "4\n").rows == []

@@ -13,7 +13,7 @@ from vqlib.data import catalogue
 from vqlib.data.classes import MISSING, name_classes
 from vqlib.data.records import DataError, Record, Source, printable
 
-PARTS = ("train_", "val_", "test_", "")          # before the names of MedMNIST's arrays
+PARTS = ("train_", "val_", "test_", "", "valid_", "validation_")    # MedMNIST has the first three
 ROUNDING = 1e-3   # of floats: less than half a step of 8 bits, so bytes stay bytes
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError,
           NotImplementedError, RuntimeError)      # what numpy and zipfile say of a damaged archive
@@ -34,7 +34,7 @@ def read_medmnist(path: Path) -> Source:
     Names and licence come from the digest of a published file, or from arrays `class_names` and
     `licence`. Raises DataError that says what is wrong with which array.
     """
-    arrays = load(path)
+    arrays, unused = load(path)
     names, images, labels = [], [], []
     for part in PARTS:
         if f"{part}images" in arrays or f"{part}labels" in arrays:
@@ -62,12 +62,13 @@ def read_medmnist(path: Path) -> Source:
     if not len(class_names) and not isinstance(labels[0], str):
         notes.append("its digest is no published one and it has no class_names: classes are "
                      "numbered")
+    notes += [f"arrays that are not used: {', '.join(unused[:9])}"] if unused else []
     title = f"{printable(path.stem)} ({licence})" if licence else printable(path.stem)
     return Source("medmnist", title, records, skipped, notes + joined, np.concatenate(images))
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an archive that could be read as images, labels and what names them."""
+def load(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Images, labels and what names them in an archive, and the names of its other arrays."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
@@ -81,8 +82,9 @@ def load(path: Path) -> dict[str, np.ndarray]:
             if not found:
                 raise DataError(f"{path.name} holds the arrays {sorted(archive.files)[:9]}; needed "
                                 "are images and labels, or train_images, train_labels and so on")
-            return {name: archive[name] for name in (*found, "class_names", "licence")
-                    if name in archive.files}
+            wanted |= {"class_names", "licence"}
+            arrays = {name: archive[name] for name in archive.files if name in wanted}
+            return arrays, [printable(name) for name in archive.files if name not in wanted]
     except DataError:
         raise
     except BROKEN as e:

@@ -24,10 +24,12 @@ NO_PICTURES = re.compile(
 MASKS = re.compile(
     r"(?:.*[^a-z])?((png|jpe?g)?masks?|segmentations?|superpixels?|ground_?truths?)(?:[^a-z].*)?"
     r"|(?:.*[^a-z])?(seg|gts?|overlays?|contours?|annotations?)\d*|segmentation(class|object)"
-    r"|lesions?|labels?(tr|ts)?|.*\d_(lesion|labels?)\d*",
-    re.IGNORECASE)                                   # "vascular lesion" is a diagnosis
+    r"|.*\d_(lesion|labels?)\d*", re.IGNORECASE)    # "vascular lesion" is a diagnosis
+LOSSLESS_MASKS = re.compile(r"lesions?|labels?(tr|ts)?", re.IGNORECASE)  # or photographs as JPEG
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 HIDDEN = "hidden, trash, thumbnails or checkpoints by its name"
 MASK = "a mask by its name"
+LOSSLESS = "a mask by its name, unless it is a JPEG"
 COPY = "a second copy, byte for byte, of an image"
 
 
@@ -54,7 +56,7 @@ def left_out(stem: str, folder: bool) -> str | None:
         return HIDDEN
     if MASKS.fullmatch(stem):
         return MASK
-    return None
+    return LOSSLESS if LOSSLESS_MASKS.fullmatch(stem) else None
 
 
 def list_files(root: Path) -> Tree:
@@ -85,6 +87,8 @@ def list_files(root: Path) -> Tree:
 def sort_in(tree: Tree, path: Path, reason: str | None) -> None:
     """Put a file where it belongs."""
     suffix = path.suffix.strip().lower()
+    if reason == LOSSLESS:
+        reason = None if suffix in JPEG else MASK
     if reason == HIDDEN and suffix not in SUFFIXES:
         return                                                     # tables may lie beside masks
     if not os.path.isfile(path):

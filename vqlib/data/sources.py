@@ -148,8 +148,8 @@ class Matcher:
         first, *others = found
         for path in others:
             if not same_bytes(first, path):
-                return "different image files have this name, such as " + " and ".join(
-                    map(self.tree.name, (first, path)))
+                both = " and ".join(map(self.tree.name, (first, path)))
+                return f"different image files have this name, such as {both}: keep one of each"
         for path in (path for path in others if path not in self.copies):
             self.tree.skip(path, COPY)
         self.copies.update(others)
@@ -255,6 +255,7 @@ def require_records(records: list[Record], tree: Tree, what: str) -> None:
     hint = f". Fetch and unpack {', '.join(packed[:3])} first" if packed else ""
     above = [printable(path.name) for path in sorted(tree.root.parent.glob("*.[ct]sv"))]
     hint += f". Is {above[0]} its table? Then give the folder above as the data" if above else ""
+    hint = hint or f". {ADVICE}"
     raise DataError(f"none of {what} lies below {printable(tree.root.name)}/ in a form that can be "
                     f"used: {reasons}{hint}")
 
@@ -292,8 +293,8 @@ def lesion_notes(records: list[Record], tables: list[Table]) -> list[str]:
         return [NO_LESIONS]
     notes = [f"{alone} of {len(records)} images have no lesion id: each is a lesion of its own"]
     notes = notes if alone else []
-    if tables[0].lesion.startswith("patient"):
-        notes.append("no lesion ids, but ids of patients: split by patient")
+    if not tables[0].lesion.startswith("lesion"):
+        notes.append(f"no lesion ids, but others: split by {tables[0].lesion}")
     return notes
 
 

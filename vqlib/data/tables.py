@@ -21,7 +21,8 @@ NAMES = (*IMAGES, "file_name", "filename", "file", "path", "id_code", "id")  # o
 LABELS = ("dx", "diagnosis", "diagnostic", "label", "labels", "class", "class_name", "class_label",
           "category", "target", "disease", "lesion_type", "clinical_diagnosis",
           "histological_diagnosis", "benign_malignant", "diagnosis_1")
-LESIONS = ("lesion_id", "lesion", "patient_id", "patient")
+LESIONS = ("lesion_id", "lesion", "lesionid", "lesion_no", "lesion_number",  # best ones first
+           "patient_id", "patient", "patientid", "subject_id", "subject", "case_id")
 SPREADSHEETS = {".xlsx", ".xls", ".ods", ".parquet", ".feather", ".jsonl"}
 TEXT_SUFFIXES = (".txt", "")                                       # prose, or a table
 SWITCH = {"1": True, "true": True, "0": False, "false": False, "": False}
@@ -30,7 +31,7 @@ ENCODINGS = ["utf_16", "utf_16_le", "utf_16_be", "utf_32", "cp1252", "cp1250", "
              "cp932", "cp949", "big5"]            # what spreadsheets write, not old Macs' pages
 LARGE = 2**24    # bytes of a text of another name: more are no table
 HEAD = 2**18     # bytes that an encoding is found by: it takes seconds for each MB
-WIDE = 200       # columns: more are pixels (hmnist_28_28_RGB.csv), which name no image
+WIDE = 200       # columns, none of a usual name: more are pixels (hmnist_28_28_RGB.csv)
 
 
 @dataclass
@@ -68,7 +69,9 @@ def is_one(text: str) -> bool | None:
 
 
 def fold(column: str) -> str:
-    return re.sub(r"[\s-]+", "_", column.strip().casefold())
+    """The name of a column in lower case: lesion_id of "Lesion ID", LESION-ID and lesionId."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())
+    return re.sub(r"[\s-]+", "_", words.casefold())
 
 
 def read_text(path: Path) -> str:
@@ -111,13 +114,13 @@ def read_table(path: Path, delimiter: str | None = None) -> Table:
             break
         except csv.Error as e:
             raise DataError(f"{name}, line {line}: a quote that opens there is not closed "
-                            f"as it should be ({e})") from e
+                            f"as it should be ({e}): inside a text it is doubled") from e
         if any(row):
             rows.append((line, row))
-        if len(row) > WIDE and len(rows) == 1:
+        if len(row) > WIDE and len(rows) == 1 and not {*map(fold, row)} & {*NAMES}:
             return Table(path, [fold(column) for column in row], [])
     if not rows:
-        raise DataError(f"{name} is empty")
+        raise DataError(f"{name} is empty: fetch it again, or move it away")
     return with_columns(path, *rows)
 
 
@@ -136,7 +139,8 @@ def with_columns(path: Path, header: tuple, *rows: tuple) -> Table:
     if twice:
         raise DataError(f"{printable(path.name)} has two columns {min(twice)!r}: rename one")
     if not rows:
-        raise DataError(f"{printable(path.name)} has a header but no rows")
+        raise DataError(f"{printable(path.name)} has a header but no rows: fetch it again, "
+                        "or move it away")
     table = Table(path, columns, [])
     for line, values in rows:
         if any(values[len(columns) :]):
