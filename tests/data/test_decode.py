@@ -159,7 +159,7 @@ def test_photographs_in_grey_or_with_black_corners_are_no_masks(tmp_path):
     framed.paste((255, 255, 255), (0, 80, 120, 120))
     source = open_source(class_folder(tmp_path, grey=(".jpg", picture(2).convert("L"), {}),
                                       framed=(".png", framed, {}),
-                                      few=(".png", picture(4).quantize(40), {})))
+                                      few=(".png", picture(4).quantize(6), {})))
     assert Dataset(source, GEOMETRY, cache=tmp_path / "cache").skipped == []
 
 

@@ -654,6 +654,18 @@ def test_class_folders_beside_features_are_class_folders_and_beside_images_nobod
         open_source(root)
 
 
+def test_an_archive_beside_a_table_of_other_images_is_read_and_beside_their_images_named(ham, npz):
+    shutil.copy(npz, ham[0] / "again.npz")
+    (npz.parent / "archive").mkdir()
+    npz = npz.rename(npz.parent / "archive" / "set.npz")
+    write_table(npz.with_name("labels.csv"), [{"image": "x", "label": "nv"}])
+    source = open_source(npz.parent)
+    assert (source.kind, len(source.records)) == ("medmnist", 30)
+    assert "not used: labels.csv" in source.notes
+    source = open_source(ham[0])
+    assert (len(source.records), source.notes) == (40, ["not used: again.npz"])
+
+
 def test_a_relative_path_is_resolved_once_here_first_then_in_the_project(ham, home, monkeypatch):
     here = ham[0].parent
     monkeypatch.chdir(here)

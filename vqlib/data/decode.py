@@ -80,12 +80,13 @@ def read_rgb(path: Path, geometry: Geometry, masks=False) -> Image.Image:
 def is_mask(image: Image.Image, palette=False) -> bool:
     """Whether an RGB image is a segmentation, whatever its name.
 
-    It has a few greys, or a few colours of a palette, or is black and white but for the soft
-    edges that JPEG and resizing make.
+    It has a few greys, or a few colours of a palette on black, or is black and white but for the
+    soft edges that JPEG and resizing make.
     """
-    colours = image.getcolors(LEVELS)                              # None if there are more
-    if colours:
-        return len(colours) > 1 and (palette or all(r == g == b for _, (r, g, b) in colours))
+    if found := image.getcolors(LEVELS):                           # None if there are more
+        colours = {colour for _, colour in found}
+        flat = all(r == g == b for r, g, b in colours) or (palette and (0, 0, 0) in colours)
+        return len(colours) > 1 and flat
     sample = np.asarray(image.resize(SAMPLE, Image.Resampling.NEAREST))
     black, white = (sample < 16).mean(), (sample >= 240).mean()
     grey = (sample == sample[..., :1]).all()

@@ -90,9 +90,9 @@ def read_folder(root: Path, image_column=None, label_column=None) -> Source:
     labelled = [table for table in tables if table.labelled]
     if any(table.matches for table in labelled):
         labelled = [table for table in labelled if table.matches]
-    if labelled:
+    archives = archives_of(tree)
+    if labelled and (tree.images or not archives):
         return read_labelled(tree, labelled, [t for t in tables if t not in labelled])
-    archives = [path for path in tree.others if path.suffix.lower() == ".npz"]
     if len(archives) > 1 or tree.images:
         archives = [path for path in archives if has_images(path)]
     ways = [*map(tree.name, archives), *["folders of images"] * any(class_folders(tree).values())]
@@ -100,12 +100,23 @@ def read_folder(root: Path, image_column=None, label_column=None) -> Source:
         raise DataError(f"{printable(root.name)}/ holds {' and '.join(ways)}: name the one that is "
                         "meant, or move the others away")
     if archives:
-        return read_medmnist(archives[0])
+        source = read_medmnist(archives[0])
+        source.notes += unused_notes(table.path for table in tables)
+        return source
     for table in tables:                   # one of lesions may help, a list of names does no harm
         helps = table.image and table.lesion and table.matches
         if not ways or not (helps or table.path.suffix.lower() in TEXT_SUFFIXES):
             raise DataError(not_understood(table))
     return read_class_folders(tree, tables)
+
+
+def archives_of(tree: Tree) -> list[Path]:
+    return [path for path in tree.others if path.suffix.lower() == ".npz"]
+
+
+def unused_notes(paths: Iterable[Path]) -> list[str]:
+    names = ", ".join(printable(path.name) for path in paths)
+    return [f"not used: {names}"] if names else []
 
 
 def not_understood(table: Table) -> str:
@@ -207,8 +218,7 @@ def read_labelled(tree: Tree, tables: list[Table], others: list[Table]) -> Sourc
     if len({table.label for table in tables}) > 1:                 # they may contradict each other
         what += " (--label-column names the column of classes that is meant)"
     require_records(records, tree, what)
-    unused = [printable(t.path.name) for t in others if t not in joined]
-    notes += [f"not used: {', '.join(unused)}"] if unused else []
+    notes += unused_notes([*(t.path for t in others if t not in joined), *archives_of(tree)])
     kind, title = published(tables, records) or ("table", f"{printable(tree.root.name)} ({where})")
     notes += [note for table in tables for note in column_notes(table)]
     return Source(kind, title, records, tree.skipped, notes + lesion_notes(records, joined))
@@ -337,9 +347,7 @@ def read_class_folders(tree: Tree, tables: list[Table]) -> Source:
         raise DataError(f"{root}/: each of its {len(records)} folders holds one image, such as "
                         f"{records[0].label}: these are no classes. {ADVICE}")
     records.sort(key=lambda record: record.name)
-    archives = [path for path in tree.others if path.suffix.lower() == ".npz"]
-    unused = [*archives, *(table.path for table in tables if table not in joined)]
-    notes += [f"not used: {', '.join(printable(path.name) for path in unused)}"] if unused else []
+    notes += unused_notes([*archives_of(tree), *(t.path for t in tables if t not in joined)])
     notes += one_class_notes(records, tree) + lesion_notes(records, joined)
     return Source("folders", f"class folders {root}", records, tree.skipped, notes)
 
