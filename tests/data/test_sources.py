@@ -486,7 +486,7 @@ def test_segmentations_of_any_kind_with_the_names_of_the_photographs_are_never_u
     for i in range(40):
         outline = Image.new("P" if i % 2 else "L", (48, 40))
         outline.putpalette([0, 0, 0, 128, 0, 0]) if i % 2 else None
-        outline.paste(1 if i % 2 else 255, (9, 9, 20 + i, 30))
+        outline.paste(1 if i % 2 else 255, (9, 9, 20 + i, 30)) if i % 5 else None  # else empty
         outline.save(ham[0] / "drawn" / f"ISIC_{i:07d}{'.png' if i % 2 else '.jpg'}")
     assert {r.place.parent.name for r in open_source(ham[0]).records} == {
         "HAM10000_images_part_1", "HAM10000_images_part_2"}
@@ -595,6 +595,18 @@ def test_a_legend_of_classes_beside_a_table_is_none_of_images(tmp_path):
     source = open_source(root)
     assert classes(source) == {"0": 3, "1": 3}
     assert "not used: names.csv" in source.notes
+
+
+@pytest.mark.parametrize("header", ["patient_id,diagnosis", "epoch,target", "pixel0000,label"])
+def test_numbers_of_something_else_name_no_images(tmp_path, header):
+    root = folders(tmp_path / "set", *[f"{c}/{c}{i}.jpg" for c in "ab" for i in range(4)],
+                   *[f"{c}/{i}.jpg" for c, i in zip("abababab", range(8))])
+    (root / "t.csv").write_text(f"{header}\n" + "".join(f"{i},x\n" for i in range(6)))
+    with pytest.raises(DataError, match=r"t\.csv.*no image that is there is named in it"):
+        open_source(root)
+    column = header.split(",")[0]
+    if "pixel" not in column:
+        assert len(open_source(root, image_column=column).records) == 6
 
 
 def test_two_columns_of_images_are_named(tmp_path):                # Derm7pt

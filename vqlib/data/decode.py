@@ -94,10 +94,11 @@ def is_mask(image: Image.Image, palette=False) -> bool:
 
 
 def is_mask_file(path: Path) -> bool:
-    """Whether a file is a mask by its pixels; an unreadable one is none."""
+    """Whether a file is a mask by its pixels, or of one colour; an unreadable one is none."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return image.mode == "1" or is_mask(image.convert("RGB"), image.mode == "P")
+            rgb = image.convert("RGB")
+            return bool(rgb.getcolors(1)) or is_mask(rgb, image.mode == "P")
     except Exception:                  # whatever is wrong with it is told when it is decoded
         return False
 

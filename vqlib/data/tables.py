@@ -24,6 +24,7 @@ LABELS = ("dx", "diagnosis", "diagnostic", "label", "labels", "class", "class_na
 LESIONS = ("lesion_id", "lesion", "lesionid", "lesion_no", "lesion_number",  # best ones first
            "patient_id", "patient", "patientid", "subject_id", "subject", "case_id")
 SPREADSHEETS = {".xlsx", ".xls", ".ods", ".parquet", ".feather", ".jsonl"}
+TELLING = re.compile(r"image|img|isic|file|path|photo|pic|name|(^|_)id(_|$)")   # of images
 TEXT_SUFFIXES = (".txt", "")                                       # prose, or a table
 SWITCH = {"1": True, "true": True, "0": False, "false": False, "": False}
 GUESSES = re.compile(r"submission|predict|(^|[^a-z])preds?([^a-z]|$)", re.IGNORECASE)  # no labels
@@ -31,6 +32,7 @@ ENCODINGS = ["utf_16", "utf_16_le", "utf_16_be", "utf_32", "cp1252", "cp1250", "
              "cp932", "cp949", "big5"]            # what spreadsheets write, not old Macs' pages
 LARGE = 2**24    # bytes of a text of another name: more are no table
 HEAD = 2**18     # bytes that an encoding is found by: it takes seconds for each MB
+PIXEL = re.compile(r"pixel_?\d+")                                  # of hmnist_8_8_L.csv
 WIDE = 200       # columns, none of a usual name: more are pixels (hmnist_28_28_RGB.csv)
 
 
@@ -189,9 +191,15 @@ def assign(table: Table, keys: set[str], image_column, label_column) -> Table:
     if no_header:
         table.rows.insert(0, (1, dict(zip(table.columns, table.columns))))
     named = {}                                                     # column -> images it names
-    for column in filter(None, table.columns):
+    for column in table.columns:
+        if not column or PIXEL.fullmatch(column):
+            continue
         values = {row[column] for _, row in table.rows}
         named[column] = {image_key(value) for value in values} & keys
+        told = TELLING.search(column) and column not in LESIONS
+        told = told or no_header or column == image_column
+        if not told and 2 * len(named[column]) < len(keys):        # ages, epochs, patients
+            named[column] = {key for key in named[column] if not key.isdigit()}
     found = {column: len(images) for column, images in named.items()}
     table.matches = max(found.values(), default=0)
     first = [c for c in (*NAMES, *found) if table.matches and found.get(c) == table.matches]
