@@ -196,6 +196,9 @@ def test_one_class_with_folders_below_it_says_that_they_may_be_classes(tmp_path)
     source = open_source(folders(tmp_path / "set", *places, "archive/preview.png"))
     assert classes(source) == {"archive": 9}
     assert any("such as archive/nv, give archive as the data" in note for note in source.notes)
+    parts = [f"{part}/nv/{part}.jpg" for part in ("train", "val", "test")]
+    assert not any("one class" in note for note in open_source(
+        folders(tmp_path / "parts", *parts)).notes)
     inner = open_source(tmp_path / "set" / "archive")
     assert classes(inner) == {"nv": 4, "mel": 4}
     assert not any("one class" in note for note in inner.notes)

@@ -354,11 +354,12 @@ def read_class_folders(tree: Tree, tables: list[Table]) -> Source:
 
 def one_class_notes(records: list[Record], tree: Tree) -> list[str]:
     """Where else classes may stand if one folder holds all images, some of them directly."""
-    folders = sorted({tree.name(record.place.parent) for record in records})
-    if len(folders) < 3 or len({record.label for record in records}) > 1:
+    first, *below = sorted({tree.name(record.place.parent) for record in records})
+    within = len(below) > 1 and all(folder.startswith(f"{first}/") for folder in below)
+    if not within or len({record.label for record in records}) > 1:
         return []
     return [f"all images are of one class, {records[0].label}. If the folders below it are the "
-            f"classes, such as {folders[-1]}, give {folders[0]} as the data"]
+            f"classes, such as {below[-1]}, give {first} as the data"]
 
 
 def read_synthetic(n: int, side: int, seed: int) -> Source:
