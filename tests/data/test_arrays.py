@@ -89,6 +89,24 @@ def test_names_and_licence_may_stand_in_the_archive(tmp_path):
     assert [r.label for r in source.records] == ["nv", "mel", "mel", "nv", "bcc", "mel"]
 
 
+@pytest.mark.parametrize("names", [
+    np.array([b"nv", b"mel", b"bcc"]), np.array([["nv"], ["mel"], ["bcc"]])],
+    ids=["bytes", "a column"])
+def test_names_of_classes_may_be_bytes_or_a_column(tmp_path, names):
+    source = read(tmp_path, class_names=names, licence=np.array(b"CC0"))
+    assert source.title == "own (CC0)"
+    assert [r.label for r in source.records] == ["nv", "mel", "mel", "nv", "bcc", "mel"]
+
+
+def test_floats_that_rounding_put_beside_0_and_1_are_those(tmp_path):
+    images = PIXELS.astype(np.float32) / 255
+    images[0, 0, 0], images[1, 0, 0] = 1.0000001, -1e-8
+    array = read(tmp_path, images).array
+    assert (array[0, 0, 0] == 255).all()
+    assert (array[1, 0, 0] == 0).all()
+    assert (array[2:] == PIXELS[2:]).all()
+
+
 def test_spellings_are_joined_and_an_image_without_a_label_is_listed(tmp_path):
     source = read(tmp_path, labels=np.array(["nv", "NV ", "nan", "", "mel", "Mel"]))
     assert [r.label for r in source.records] == ["nv", "nv", "mel", "mel"]
@@ -132,6 +150,8 @@ def test_an_archive_may_lack_a_part(tmp_path):
     ({"images": PIXELS.astype(np.int64)}, "images are int64"),
     ({"images": PIXELS > 9}, "images are bool"),
     ({"images": PIXELS.astype(float)}, r"floats from 0 to 255: only \[0, 1\]"),
+    ({"images": PIXELS / 127.5 - 1}, "floats from -1 to 1: only"),
+    ({"images": PIXELS / 250}, "floats from 0 to 1.02: only"),
     ({"images": np.full((6, 8, 8, 3), np.nan)}, "floats from nan to nan"),
     ({"images": PIXELS[:, :, :, :2]}, r"shape \(6, 28, 28, 2\)"),
     ({"images": np.zeros((6, 28, 28, 28), np.uint8)}, "volumes"),
@@ -156,6 +176,14 @@ def test_what_is_missing_is_named(tmp_path):
     path = save(tmp_path, train_images=PIXELS, train_labels=LABELS, val_images=PIXELS)
     with pytest.raises(DataError, match="val_labels is missing"):
         open_source(path)
+
+
+@pytest.mark.parametrize("part", ["valid_", "validation_"])
+def test_the_validation_part_may_be_called_otherwise_and_other_arrays_are_named(tmp_path, part):
+    more = {f"{part}images": PIXELS, f"{part}labels": LABELS, "patients": LABELS, "x": PIXELS}
+    source = open_source(save(tmp_path, train_images=PIXELS, train_labels=LABELS, **more))
+    assert len(source.records) == 12
+    assert "arrays that are not used: patients, x" in source.notes
 
 
 def test_parts_of_different_sizes_are_refused(tmp_path):

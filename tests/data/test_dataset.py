@@ -31,6 +31,15 @@ def test_no_lesion_stands_in_two_splits_and_every_image_stands_in_one(dataset):
     assert len(where) < len(dataset)                               # some have several images
 
 
+def test_classes_of_one_image_each_are_doubted(tmp_path):
+    array = noise(6)
+    source = array_source(array, [f"l{i}" for i in range(6)], [f"report {i}" for i in range(6)])
+    doubt = "each of the 6 images has a class of its own, such as report 0: are these names?"
+    assert doubt in Dataset(source, SIDE, cache=tmp_path).notes
+    source = array_source(array, [f"l{i}" for i in range(6)], [*"aabcde"])
+    assert not any("of its own" in note for note in Dataset(source, SIDE, cache=tmp_path).notes)
+
+
 def test_a_planted_leak_is_found_and_named():
     lesions = ["a", "b", "c", "b"]
     with pytest.raises(DataError, match="lesion b is in train and in test"):

@@ -15,6 +15,7 @@ from vqlib.data.sources import DataError, open_source
 
 RED = (200, 30, 40)
 WHITE = (255, 255, 255)
+GEOMETRY = Geometry(32, 32)
 geometries = pytest.mark.parametrize(
     "geometry", [Geometry(32, None), Geometry(32, 32)], ids=["raw", "resized"]
 )
@@ -98,6 +99,7 @@ UNUSABLE = {
     "tiny": (".png", Image.new("RGB", (20, 60)), {}),
     "cut_png": (".png", stored("png")[:700], {}),
     "chunk": (".png", misplaced_chunk(), {}),
+    "pages": (".tif", picture(6), {"save_all": True, "append_images": [picture(7)]}),
     "one_bit": (".png", plain("1", 1), {}),
     "black_and_white": (".png", outline(), {}),
     "postscript": (".jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n", {}),
@@ -116,7 +118,49 @@ def test_an_unusable_file_is_listed_by_name_and_the_rest_is_used(tmp_path, geome
     assert all(reasons.values())
     assert "20 x 60" in reasons["nv/tiny.png"]
     assert "16" in reasons["nv/sixteen_bits.png"]
+    assert "2 pages" in reasons["nv/pages.tif"]
     assert not any(str(tmp_path) in reason for reason in reasons.values())
+
+
+def labelled(mode="L", levels=(0, 1, 2)):
+    """A label image: background, a lesion, and a structure in it."""
+    image = plain(mode, levels[0])
+    image.paste(levels[1], (8, 8, 32, 32))
+    image.paste(levels[2], (12, 12, 20, 20))
+    if mode == "P":
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    return image
+
+
+def soft():
+    """A mask that was scaled: its edge has all greys."""
+    return outline().resize((120, 120), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(("suffix", "mask"), [
+    pytest.param(".jpg", outline(), id="JPEG"),
+    pytest.param(".jpg", outline().convert("RGB"), id="JPEG in colour"),
+    pytest.param(".png", soft(), id="soft edges"),
+    pytest.param(".png", labelled(), id="labels"),
+    pytest.param(".png", labelled("P"), id="palette"),
+    pytest.param(".tif", labelled(levels=(0, 127, 255)), id="grey levels"),
+])
+def test_segmentations_are_known_by_their_pixels(tmp_path, suffix, mask):
+    source = open_source(class_folder(tmp_path, drawn=(suffix, mask, {})))
+    dataset = Dataset(source, GEOMETRY, cache=tmp_path / "cache")
+    [(name, reason)] = dataset.skipped
+    assert name == f"nv/drawn{suffix}"
+    assert "a mask" in reason
+
+
+def test_photographs_in_grey_or_with_black_corners_are_no_masks(tmp_path):
+    framed = picture(3, (120, 120))
+    framed.paste(0, (0, 0, 120, 40))
+    framed.paste((255, 255, 255), (0, 80, 120, 120))
+    source = open_source(class_folder(tmp_path, grey=(".jpg", picture(2).convert("L"), {}),
+                                      framed=(".png", framed, {}),
+                                      few=(".png", picture(4).quantize(6), {})))
+    assert Dataset(source, GEOMETRY, cache=tmp_path / "cache").skipped == []
 
 
 def test_a_raw_crop_is_the_very_pixels_of_the_centre(tmp_path):

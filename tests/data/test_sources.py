@@ -174,6 +174,36 @@ def test_a_class_is_the_first_level_below_what_an_archive_wraps_around_it(tmp_pa
     assert classes(open_source(wrapped)) == {"nv": 12, "mel": 12}
 
 
+@pytest.mark.parametrize("parts", [
+    ("Training", "valid", "TEST"), ("train-set", "hold-out", "eval"), ("fold 2", "split_1", "set3"),
+    ("original", "augmented_images", "Evaluation"), ("train_data", "test2", "unlabelled"),
+])
+def test_folders_of_any_split_or_version_are_no_classes(tmp_path, parts):
+    root = folders(tmp_path / "set", *[f"{part}/{c}/{part}{i}.jpg" for part in parts
+                                       for c in ("nv", "mel") for i in range(2)])
+    assert classes(open_source(root)) == {"nv": 6, "mel": 6}
+
+
+def test_a_picture_beside_what_an_archive_wraps_is_listed(tmp_path):
+    places = [f"archive/{c}/{i}.jpg" for c in ("nv", "mel") for i in range(4)]
+    source = open_source(folders(tmp_path / "set", *places, "preview.png"))
+    assert classes(source) == {"nv": 4, "mel": 4}
+    assert source.skipped == [("preview.png", "lies in no folder that names a class")]
+
+
+def test_one_class_with_folders_below_it_says_that_they_may_be_classes(tmp_path):
+    places = [f"archive/{c}/{i}.jpg" for c in ("nv", "mel") for i in range(4)]
+    source = open_source(folders(tmp_path / "set", *places, "archive/preview.png"))
+    assert classes(source) == {"archive": 9}
+    assert any("such as archive/nv, give archive as the data" in note for note in source.notes)
+    parts = [f"{part}/nv/{part}.jpg" for part in ("train", "val", "test")]
+    assert not any("one class" in note for note in open_source(
+        folders(tmp_path / "parts", *parts)).notes)
+    inner = open_source(tmp_path / "set" / "archive")
+    assert classes(inner) == {"nv": 4, "mel": 4}
+    assert not any("one class" in note for note in inner.notes)
+
+
 def test_one_class_needs_no_second(tmp_path):
     root = folders(tmp_path / "one", *[f"nevus/{i}.jpg" for i in range(4)])
     assert classes(open_source(root)) == {"nevus": 4}
@@ -194,6 +224,12 @@ def test_spellings_of_one_class_are_joined_with_a_note(tmp_path):
     assert sorted(classes(source).values()) == [4, 4, 6]
     [note] = [note for note in source.notes if "one class each" in note]
     assert "'Melanoma' = 'melanoma' = 'melanoma '" in note
+
+
+def test_hyphens_between_letters_are_spaces_and_signs_of_numbers_are_not():
+    names, notes = name_classes(["basal-cell", "basal cell", "basal cell", "-1", "1"])
+    assert [*names.values()] == ["-1", "1", "basal cell", "basal cell"]
+    assert notes == ["one class each: 'basal cell' = 'basal-cell'"]
 
 
 def test_known_diagnoses_keep_their_codes_and_others_their_usual_spelling():
@@ -222,6 +258,44 @@ def test_images_that_lie_in_no_class_are_listed(tmp_path):
 def test_folders_that_name_no_class_are_refused_by_name(tmp_path, places):
     with pytest.raises(DataError, match=r"somewhere/.*(no folder that names a class|no classes)"):
         open_source(folders(tmp_path / "somewhere", *places))
+
+
+def test_what_cannot_be_used_says_what_can(tmp_path):
+    root = folders(tmp_path / "yolo", "images/train/1.jpg", "images/val/2.jpg")
+    (root / "labels").mkdir()
+    (root / "labels" / "1.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(DataError, match=r"no folder that names a class.*Read are HAM10000"):
+        open_source(root)
+
+
+def test_two_sizes_of_the_images_are_to_be_one(ham):
+    (ham[0] / "small").mkdir()
+    for path in ham[0].glob("*/*.jpg"):
+        Image.open(path).resize((24, 20)).save(ham[0] / "small" / path.name)
+    with pytest.raises(DataError, match=r"such as .*ISIC_0000000\.jpg and .*: keep one of each"):
+        open_source(ham[0])
+
+
+def test_images_whose_table_lies_above_say_so(ham):
+    with pytest.raises(DataError, match=rf"Is {HAM} its table\? Then give the folder above"):
+        open_source(ham[0] / "HAM10000_images_part_1")
+
+
+@pytest.mark.parametrize("name", ["set.zip", "SET.ZIP", "set.tar.gz", "set.7z"])
+def test_what_is_packed_is_to_be_unpacked(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).write_bytes(b"PK")
+    with pytest.raises(DataError, match=f"{name} is packed: unpack it"):
+        open_source(tmp_path / "folder" / name)
+    with pytest.raises(DataError, match=f"unpack {name} first"):
+        open_source(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("path", ["~no_such_user/data", "x" * 5000, "a\0b"],
+                         ids=["user", "long", "zero byte"])
+def test_a_path_that_no_system_has_is_no_such_file(path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        open_source(path)
 
 
 def test_images_without_their_table_say_what_is_packed(tmp_path):
@@ -400,6 +474,27 @@ def test_rows_of_numbered_files_find_theirs_by_the_folder(tmp_path):
         f"pics/{c}/{i}.jpg": str("ab".index(c)) for c in "ab" for i in range(3)}
 
 
+def test_names_that_differ_in_case_only_are_those_of_their_rows(tmp_path):
+    root = folders(tmp_path / "set", "pics/a1.jpg", "pics/A1.jpg", "pics/b.jpg")
+    write_table(root / "t.csv", [{"image": name, "label": label} for name, label in
+                                 (("a1.jpg", "nv"), ("A1", "mel"), ("B", "nv"))])
+    source = open_source(root)
+    assert {r.place.name: r.label for r in source.records} == {
+        "a1.jpg": "nv", "A1.jpg": "mel", "b.jpg": "nv"}
+    assert source.skipped == []
+
+
+def test_segmentations_of_any_kind_with_the_names_of_the_photographs_are_never_used(ham):
+    (ham[0] / "drawn").mkdir()
+    for i in range(40):
+        outline = Image.new("P" if i % 2 else "L", (48, 40))
+        outline.putpalette([0, 0, 0, 128, 0, 0]) if i % 2 else None
+        outline.paste(1 if i % 2 else 255, (9, 9, 20 + i, 30)) if i % 5 else None  # else empty
+        outline.save(ham[0] / "drawn" / f"ISIC_{i:07d}{'.png' if i % 2 else '.jpg'}")
+    assert {r.place.parent.name for r in open_source(ham[0]).records} == {
+        "HAM10000_images_part_1", "HAM10000_images_part_2"}
+
+
 def test_the_exact_name_wins_over_the_one_that_is_scaled_down(ham):
     picture(50).save(ham[0] / "HAM10000_images_part_1" / "ISIC_0000001_downsampled.jpg")
     source = open_source(ham[0])
@@ -484,6 +579,60 @@ def test_a_table_that_is_not_understood_stops_what_class_folders_would_begin(tmp
     assert classes(open_source(root)) == {"a": 2, "b": 2}
 
 
+@pytest.mark.parametrize(("name", "text"), [
+    ("classes.txt", "0 a\n1 b\n"), ("labels.txt", "1,a\n2,b\n"),
+    ("train.txt", "a/1.jpg\nb/3.jpg\n"), ("log.txt", "1 0.5\n2 0.4\n"),
+])
+def test_a_text_without_classes_beside_class_folders_is_not_used_and_named(tmp_path, name, text):
+    root = folders(tmp_path / "set", *[f"{c}/{i}.jpg" for c in "ab" for i in range(6)])
+    (root / name).write_text(text)
+    source = open_source(root)
+    assert classes(source) == {"a": 6, "b": 6}
+    assert f"not used: {name}" in source.notes
+
+
+def test_a_legend_of_classes_beside_a_table_is_none_of_images(tmp_path):
+    root = folders(tmp_path / "set", *[f"pics/{i}.jpg" for i in range(6)])
+    write_table(root / "train.csv", [{"image": i, "label": i % 2} for i in range(6)])
+    write_table(root / "names.csv", [{"id": i, "class": name} for i, name in enumerate("xy")])
+    source = open_source(root)
+    assert classes(source) == {"0": 3, "1": 3}
+    assert "not used: names.csv" in source.notes
+
+
+@pytest.mark.parametrize("header", ["patient_id,diagnosis", "epoch,target", "pixel0000,label"])
+def test_numbers_of_something_else_name_no_images(tmp_path, header):
+    root = folders(tmp_path / "set", *[f"{c}/{c}{i}.jpg" for c in "ab" for i in range(4)],
+                   *[f"{c}/{i}.jpg" for c, i in zip("abababab", range(8))])
+    (root / "t.csv").write_text(f"{header}\n" + "".join(f"{i},x\n" for i in range(6)))
+    with pytest.raises(DataError, match=r"t\.csv.*no image that is there is named in it"):
+        open_source(root)
+    column = header.split(",")[0]
+    if "pixel" not in column:
+        assert len(open_source(root, image_column=column).records) == 6
+
+
+def test_two_columns_of_images_are_named(tmp_path):                # Derm7pt
+    root = folders(tmp_path / "set", *[f"pics/{kind}{i}.jpg" for kind in "cd" for i in range(4)])
+    write_table(root / "meta.csv", [{"diagnosis": "ab"[i % 2], "clinic": f"c{i}.jpg",
+                                     "derm": f"D{i}.jpg"} for i in range(4)])
+    source = open_source(root)
+    assert [r.name for r in source.records] == ["c0", "c1", "c2", "c3"]
+    assert "meta.csv: images are those of column clinic, not of derm (--image-column)" in (
+        source.notes)
+    derm = open_source(root, image_column="derm")
+    assert [r.place.name for r in derm.records] == ["d0.jpg", "d1.jpg", "d2.jpg", "d3.jpg"]
+
+
+def test_tables_that_contradict_each_other_throughout_say_how_to_choose(ham):
+    root, rows = ham
+    write_table(root / "labels.csv", [{"image": r["image_id"], "label": i % 3}
+                                      for i, r in enumerate(rows)])
+    with pytest.raises(DataError, match=r"--label-column names the column.*has it as"):
+        open_source(root)
+    assert len(open_source(root, label_column="dx").records) == 40
+
+
 def test_a_table_of_lesions_beside_class_folders_is_used(tmp_path):
     root = folders(tmp_path / "set", *[f"{c}/{c}{i}.jpg" for c in "ab" for i in range(4)])
     write_table(root / "lesions.csv", [{"image": f"{c}{i}", "lesion_id": f"L{c}{i // 2}"}
@@ -518,6 +667,18 @@ def test_class_folders_beside_features_are_class_folders_and_beside_images_nobod
     shutil.copy(npz, root / "again.npz")
     with pytest.raises(DataError, match=r"set/ holds again\.npz and folders of images"):
         open_source(root)
+
+
+def test_an_archive_beside_a_table_of_other_images_is_read_and_beside_their_images_named(ham, npz):
+    shutil.copy(npz, ham[0] / "again.npz")
+    (npz.parent / "archive").mkdir()
+    npz = npz.rename(npz.parent / "archive" / "set.npz")
+    write_table(npz.with_name("labels.csv"), [{"image": "x", "label": "nv"}])
+    source = open_source(npz.parent)
+    assert (source.kind, len(source.records)) == ("medmnist", 30)
+    assert "not used: labels.csv" in source.notes
+    source = open_source(ham[0])
+    assert (len(source.records), source.notes) == (40, ["not used: again.npz"])
 
 
 def test_a_relative_path_is_resolved_once_here_first_then_in_the_project(ham, home, monkeypatch):

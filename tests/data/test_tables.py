@@ -1,6 +1,7 @@
 """Laws of tables: read however they were exported, or refused with the line."""
 import pytest
 
+from vqlib.data import tables
 from vqlib.data.folders import Tree
 from vqlib.data.records import DataError
 from vqlib.data.tables import find_tables, read_table
@@ -27,6 +28,30 @@ def test_the_delimiter_is_the_one_that_the_header_is_divided_by(tmp_path, delimi
     table = read(tmp_path, delimiter.join(("a", '"b, c; d"', "e")) + "\n" + delimiter.join("123"))
     assert table.columns == ["a", "b,_c;_d", "e"]
     assert values(table) == [["1", "2", "3"]]
+
+
+def test_commas_in_the_header_of_a_table_with_semicolons_are_no_delimiters(tmp_path):
+    table = read(tmp_path, "image;site, side, depth, more;dx\na;x, y;nv\nb;z;mel\n")
+    assert values(table) == [["a", "x, y", "nv"], ["b", "z", "mel"]]
+
+
+@pytest.mark.parametrize("hint", ["sep=;", '"sep=;"', "SEP=;"])
+def test_the_delimiter_that_excel_names_is_no_header(tmp_path, hint):
+    assert read(tmp_path, f"{hint}\r\na;b\r\n1;2\r\n").columns == ["a", "b"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "gb18030"])
+def test_the_encoding_of_a_long_text_is_found_by_its_head(tmp_path, encoding, monkeypatch):
+    monkeypatch.setattr(tables, "HEAD", 2**11 + 2)
+    told = "黑色素瘤" if encoding == "gb18030" else "Nävus größer als üblich"
+    rows = "".join(f"bild_{i},{told}\n" for i in range(400))
+    table = read(tmp_path, ("bild,diagnose\n" + rows).encode(encoding))
+    assert values(table)[399] == ["bild_399", told]
+
+
+def test_what_a_spreadsheet_could_not_compute_is_missing(tmp_path):
+    assert values(read(tmp_path, "a,b,c\n#N/A,n.a.,#REF!\nx,#NAME?,y\n")) == [
+        ["", "", ""], ["x", "", "y"]]
 
 
 def test_values_are_stripped_and_what_means_nothing_is_missing(tmp_path):
@@ -96,6 +121,17 @@ def test_columns_of_which_one_is_1_are_classes(tmp_path):
     assert [table.labels_of(row) for _, row in table.rows] == [["mel"], ["nv"], []]
 
 
+@pytest.mark.parametrize(("one", "zero"), [
+    ("True", "False"), ("TRUE", "FALSE"), ("1,0", "0,0"), ("1.000000", "0.000000"), ("1", "")])
+def test_zeros_and_ones_may_be_written_in_any_way(tmp_path, one, zero):
+    table = found(tmp_path, f"image;MEL;NV\na;{one};{zero}\nb;{zero};{one}\nc;{one};{zero}\n")
+    assert [table.labels_of(row) for _, row in table.rows] == [["mel"], ["nv"], ["mel"]]
+
+
+def test_probabilities_are_no_classes(tmp_path):
+    assert not found(tmp_path, "image,MEL,NV\na,0.9,0.1\nb,0.2,0.8\nc,1,0\n").labelled
+
+
 def test_weights_beside_known_diagnoses_and_sexes_beside_ages_are_no_classes(tmp_path):
     table = found(tmp_path, "image,MEL,NV,score_weight\na,1.0,0.0,1.0\nb,0,1,1.0\nc,0,1,0\n")
     assert table.one_hot == ("mel", "nv")
@@ -130,8 +166,28 @@ def test_columns_can_be_named_and_a_name_that_no_table_has_is_refused_with_what_
         found(tmp_path, text, label_column="stage")
 
 
-def test_predictions_are_no_labels(tmp_path):
-    assert not found(tmp_path, "image,target\na,0\nb,0\n", name="sample_submission.csv").labelled
+@pytest.mark.parametrize("name", ["sample_submission.csv", "predictions.csv", "val_preds_1.csv",
+                                  "pred.csv"])
+def test_predictions_are_no_labels(tmp_path, name):
+    assert not found(tmp_path, "image,target\na,0\nb,0\n", name=name).labelled
+    assert found(tmp_path, "image,target\na,0\nb,0\n", name="spreds.csv").labelled
+
+
+def test_a_column_is_known_however_its_words_are_divided(tmp_path):
+    for header in ("Image ID,Lesion-ID,DX", "imageId,lesionID,dx", "IMAGE_ID,lesion id,Dx"):
+        table = found(tmp_path, f"{header}\na,1,nv\nb,2,mel\n")
+        assert (table.image, table.lesion, table.label) == ("image_id", "lesion_id", "dx")
+
+
+@pytest.mark.parametrize("column", ["lesionid", "PatientID", "subject_id", "case_id"])
+def test_images_of_one_patient_are_kept_together_whatever_the_column_is_called(tmp_path, column):
+    assert found(tmp_path, f"image,{column},dx\na,1,nv\nb,1,mel\n").lesion
+
+
+def test_a_table_of_many_features_is_read_if_it_names_images(tmp_path):
+    header = "image_id," + ",".join(f"f{i}" for i in range(300)) + ",label\n"
+    table = found(tmp_path, header + "".join(f"{name},{'0,' * 300}nv\n" for name in "abc"))
+    assert (table.image, table.label, len(table.rows)) == ("image_id", "label", 3)
 
 
 def test_a_table_of_pixels_is_not_read(tmp_path):

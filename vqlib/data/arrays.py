@@ -13,7 +13,8 @@ from vqlib.data import catalogue
 from vqlib.data.classes import MISSING, name_classes
 from vqlib.data.records import DataError, Record, Source, printable
 
-PARTS = ("train_", "val_", "test_", "")          # before the names of MedMNIST's arrays
+PARTS = ("train_", "val_", "test_", "", "valid_", "validation_")    # MedMNIST has the first three
+ROUNDING = 1e-3   # of floats: less than half a step of 8 bits, so bytes stay bytes
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError,
           NotImplementedError, RuntimeError)      # what numpy and zipfile say of a damaged archive
 
@@ -33,7 +34,7 @@ def read_medmnist(path: Path) -> Source:
     Names and licence come from the digest of a published file, or from arrays `class_names` and
     `licence`. Raises DataError that says what is wrong with which array.
     """
-    arrays = load(path)
+    arrays, unused = load(path)
     names, images, labels = [], [], []
     for part in PARTS:
         if f"{part}images" in arrays or f"{part}labels" in arrays:
@@ -48,9 +49,9 @@ def read_medmnist(path: Path) -> Source:
         raise DataError(f"{path.name} holds no image: its arrays have no rows")
     entry = catalogue.published_file(path, len(names))
     notes = ["no lesion ids: our split replaces the official one, by image and near-duplicate"]
-    own = np.atleast_1d(arrays.get("class_names", ()))
-    class_names = entry.classes if entry else [str(name) for name in own]
-    licence = entry.licence if entry else str(arrays.get("licence", ""))
+    own = as_text(arrays.get("class_names", np.array(())))
+    class_names = entry.classes if entry else [str(name) for name in own.ravel()]
+    licence = entry.licence if entry else str(as_text(arrays.get("licence", np.array(""))))
     written = [named(label, class_names, path.name) for label in labels]
     spelt, joined = name_classes(text for text in written if text)
     records = [Record(name, spelt[text], name, i)
@@ -61,12 +62,13 @@ def read_medmnist(path: Path) -> Source:
     if not len(class_names) and not isinstance(labels[0], str):
         notes.append("its digest is no published one and it has no class_names: classes are "
                      "numbered")
+    notes += [f"arrays that are not used: {', '.join(unused[:9])}"] if unused else []
     title = f"{printable(path.stem)} ({licence})" if licence else printable(path.stem)
     return Source("medmnist", title, records, skipped, notes + joined, np.concatenate(images))
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an archive that could be read as images, labels and what names them."""
+def load(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Images, labels and what names them in an archive, and the names of its other arrays."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
@@ -80,8 +82,9 @@ def load(path: Path) -> dict[str, np.ndarray]:
             if not found:
                 raise DataError(f"{path.name} holds the arrays {sorted(archive.files)[:9]}; needed "
                                 "are images and labels, or train_images, train_labels and so on")
-            return {name: archive[name] for name in (*found, "class_names", "licence")
-                    if name in archive.files}
+            wanted |= {"class_names", "licence"}
+            arrays = {name: archive[name] for name in archive.files if name in wanted}
+            return arrays, [printable(name) for name in archive.files if name not in wanted]
     except DataError:
         raise
     except BROKEN as e:
@@ -118,9 +121,9 @@ def rgb(images: np.ndarray, name: str) -> np.ndarray:              # -> (n, H, W
         raise DataError(f"{name} have the shape {shape}: no pixels")
     if images.dtype.kind == "f":
         low, high = (images.min(), images.max()) if images.size else (0, 1)
-        if not 0 <= low <= high <= 1:                              # not so for nan, either
-            raise DataError(f"{name} are floats from {low:g} to {high:g}: only [0, 1] is known; "
-                            "scale them, or save bytes")
+        if not -ROUNDING <= low <= high <= 1 + ROUNDING:           # not so for nan, either
+            raise DataError(f"{name} are floats from {low:.9g} to {high:.9g}: only [0, 1] is "
+                            "known; scale them, or save bytes")
         images = np.rint(images * 255).astype(np.uint8)
     if images.dtype != np.uint8:
         known = images.size and images.dtype.kind in "iu"
@@ -138,8 +141,7 @@ def one_a_row(labels: np.ndarray, name: str) -> np.ndarray:        # (n,) or (n,
     if labels.ndim not in (1, 2):
         raise DataError(f"{name} have the shape {labels.shape}: (n,) or (n, 1) is needed")
     labels = labels.reshape(len(labels))
-    if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8", "replace")
+    labels = as_text(labels)
     if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():       # not so for nan
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iubU":
@@ -147,6 +149,11 @@ def one_a_row(labels: np.ndarray, name: str) -> np.ndarray:        # (n,) or (n,
     if labels.dtype.kind in "iu" and len(labels) and labels.min() < 0:
         raise DataError(f"{name} go down to {labels.min()}: classes are numbered from 0")
     return labels.astype(int) if labels.dtype.kind == "b" else labels
+
+
+def as_text(array: np.ndarray) -> np.ndarray:
+    """Bytes as text, other arrays as they are."""
+    return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
 
 
 def named(label, class_names, name: str) -> str:

@@ -18,13 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from vqlib.data.decode import Geometry, decode
-from vqlib.data.folders import COPY, image_key
+from vqlib.data.folders import COPY, JPEG, image_key
 from vqlib.data.near_duplicates import near_groups
 from vqlib.data.records import DataError, Record, Source, printable
 
 CACHE_VERSION = 1  # part of every fingerprint: runs are found by it
 INDEX_VERSION = 2  # of index.json and of how groups are made: older caches are built again
-JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 CHUNK = 64       # images per task: one task per image would cost a tenth more
 
 

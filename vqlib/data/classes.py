@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from vqlib.data.synthetic import CLASSES
 
 CODES = {*CLASSES, "ak", "scc", "unk"}  # of HAM10000 and ISIC: always in lower case
-MISSING = {"", "nan", "na", "n/a", "<na>", "null", "none", "nat", "?"}
+MISSING = {"", "nan", "na", "n/a", "<na>", "null", "none", "nat", "?",
+           "-nan", "n.a.", "<null>", "#n/a", "#na", "#value!", "#ref!", "#name?", "#div/0!"}
 
 
 def fold(name: str) -> str:
     """What spellings of one class agree in: letters, whatever their case, space and form."""
     visible = "".join(c for c in unicodedata.normalize("NFKC", name)
                       if unicodedata.category(c) != "Cf")
-    return re.sub(r"\.0+$", "", " ".join(re.split(r"[\s_]+", visible.casefold())).strip())
+    words = re.split(r"[\s_]+|(?<=[^\W\d])-(?=[^\W\d])", visible.casefold())
+    return re.sub(r"\.0+$", "", " ".join(words).strip())
 
 
 def name_classes(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:

@@ -76,6 +76,9 @@ class Dataset:
         self.splits["all"] = np.arange(len(sides))
         assert_disjoint(self.splits, self.lesions)
         self.notes += split_notes(self.splits, groups)
+        if len(self.classes) == len(self) > 1:
+            self.notes.append(f"each of the {len(self)} images has a class of its own, such as "
+                              f"{self.classes[0]}: are these names?")
 
     def __len__(self) -> int:
         return len(self.places)

@@ -13,6 +13,8 @@ Image.init()
 # not Ghostscript and what only looks like an image: plugins that run programs, or read headers only
 FORMATS = tuple(name for name in Image.ID if name in Image.OPEN and name not in {
     "EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
+LEVELS = 8           # greys, or colours of a palette, that a segmentation has at most
+SAMPLE = (64, 64)    # pixels that are looked at for one with soft edges
 
 @dataclass(frozen=True)
 class Geometry:
@@ -51,10 +53,13 @@ def decode(place: Path | int, array: np.ndarray | None, geometry: Geometry) -> n
 def read_rgb(path: Path, geometry: Geometry, masks=False) -> Image.Image:
     """Read a file as a viewer shows it: upright, RGB, transparent parts on white.
 
-    Raises ValueError for black and white only, unless `masks` are wanted.
+    Of an animation that is the first frame. Raises ValueError for a TIFF of several pages, and
+    for a segmentation, unless `masks` are wanted.
     """
     with Image.open(path, formats=FORMATS) as opened:
         image = opened
+        if image.format == "TIFF" and image.n_frames > 1:
+            raise ValueError(f"{image.n_frames} pages: save each as an image of its own")
         if geometry.resize:            # a JPEG is shrunk while it is decoded: faster
             image.draft("RGB", (2 * geometry.resize, 2 * geometry.resize))
         ImageOps.exif_transpose(image, in_place=True)
@@ -63,26 +68,37 @@ def read_rgb(path: Path, geometry: Geometry, masks=False) -> Image.Image:
         if "A" in image.getbands() or "transparency" in image.info:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
-        one_bit = image.mode == "1"
+        mode = image.mode
         if image.mode != "RGB":        # grayscale, palette, CMYK
             image = image.convert("RGB")
         image.load()                   # before the file is closed
-    if not masks and (one_bit or is_mask(image)):
-        raise ValueError("black and white only: a mask, no photograph")
+    if not masks and (mode == "1" or is_mask(image, palette=mode == "P")):
+        raise ValueError("black and white only, or a few flat colours: a mask, no photograph")
     return image
 
 
-def is_mask(image: Image.Image) -> bool:
-    """Whether an RGB image has two greys only: a segmentation, whatever its name."""
-    colours = image.getcolors(2) or ()                             # None if there are more
-    return len(colours) == 2 and all(r == g == b for _, (r, g, b) in colours)
+def is_mask(image: Image.Image, palette=False) -> bool:
+    """Whether an RGB image is a segmentation, whatever its name.
+
+    It has a few greys, or a few colours of a palette on black, or is black and white but for the
+    soft edges that JPEG and resizing make.
+    """
+    if found := image.getcolors(LEVELS):                           # None if there are more
+        colours = {colour for _, colour in found}
+        flat = all(r == g == b for r, g, b in colours) or (palette and (0, 0, 0) in colours)
+        return len(colours) > 1 and flat
+    sample = np.asarray(image.resize(SAMPLE, Image.Resampling.NEAREST))
+    black, white = (sample < 16).mean(), (sample >= 240).mean()
+    grey = (sample == sample[..., :1]).all()
+    return bool(grey and min(black, white) > 0.01 and black + white > 0.9)
 
 
 def is_mask_file(path: Path) -> bool:
-    """Whether a file is a mask by its pixels; an unreadable one is none."""
+    """Whether a file is a mask by its pixels, or of one colour; an unreadable one is none."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return image.mode == "1" or is_mask(image.convert("RGB"))
+            rgb = image.convert("RGB")
+            return bool(rgb.getcolors(1)) or is_mask(rgb, image.mode == "P")
     except Exception:                  # whatever is wrong with it is told when it is decoded
         return False
 

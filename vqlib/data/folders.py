@@ -5,6 +5,7 @@ import unicodedata
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from PIL import Image
 
@@ -15,15 +16,20 @@ SUFFIXES = {s for s, name in Image.registered_extensions().items() if name in FO
 SURE = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF")  # known by their first bytes
 TEXTS = {f".{suffix}" for suffix in (  # no images, which need not be listed as left out
     "csv tsv tab txt xlsx xls ods parquet feather jsonl json xml md html pdf npz npy zip gz tar "
-    "part bad py ipynb sh yml yaml log ini db").split()}
+    "tgz bz2 xz 7z rar part bad py ipynb sh yml yaml log ini db").split()}
 NO_PICTURES = re.compile(
-    r"\..*|__macosx|__pycache__|\$recycle\.bin|trash.*|recycled?|thumb(nail)?s?|@eadir"
-    r"|(ipynb_)?checkpoints?|lost\+found", re.IGNORECASE)
+    r"\..*|__macosx|__pycache__|[$@#]?recycle[dr]?([. ]bin)?|trash.*|@eadir|[~@#]snapshots?"
+    r"|_?thumb(nail)?s?([_-]?(small|\d+(x\d+)?))?|(ipynb_)?checkpoints?|lost\+found"
+    r"|system volume information", re.IGNORECASE)
 MASKS = re.compile(
-    r"(?:.*[^a-z])?(masks?|segmentations?|superpixels?|ground_?truths?)(?:[^a-z].*)?"
-    r"|lesions?|.*\d_lesion", re.IGNORECASE)          # "vascular lesion" is a diagnosis
+    r"(?:.*[^a-z])?((png|jpe?g)?masks?|segmentations?|superpixels?|ground_?truths?)(?:[^a-z].*)?"
+    r"|(?:.*[^a-z])?(seg|gts?|overlays?|contours?|annotations?)\d*|segmentation(class|object)"
+    r"|.*\d_(lesion|labels?)\d*", re.IGNORECASE)    # "vascular lesion" is a diagnosis
+LOSSLESS_MASKS = re.compile(r"lesions?|labels?(tr|ts)?", re.IGNORECASE)  # or photographs as JPEG
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 HIDDEN = "hidden, trash, thumbnails or checkpoints by its name"
 MASK = "a mask by its name"
+LOSSLESS = "a mask by its name, unless it is a JPEG"
 COPY = "a second copy, byte for byte, of an image"
 
 
@@ -46,11 +52,11 @@ class Tree:
 
 def left_out(stem: str, folder: bool) -> str | None:
     """Why a folder, or a file, is left out by its name; None if it is not."""
-    if stem.startswith(".") or (folder and NO_PICTURES.fullmatch(stem)):
+    if stem.startswith((".", "~$")) or (folder and NO_PICTURES.fullmatch(stem)):
         return HIDDEN
     if MASKS.fullmatch(stem):
         return MASK
-    return None
+    return LOSSLESS if LOSSLESS_MASKS.fullmatch(stem) else None
 
 
 def list_files(root: Path) -> Tree:
@@ -81,12 +87,14 @@ def list_files(root: Path) -> Tree:
 def sort_in(tree: Tree, path: Path, reason: str | None) -> None:
     """Put a file where it belongs."""
     suffix = path.suffix.strip().lower()
-    if suffix in SUFFIXES and not os.path.isfile(path):
-        tree.skip(path, "a broken link" if path.is_symlink() else "no regular file")
+    if reason == LOSSLESS:
+        reason = None if suffix in JPEG else MASK
+    if reason == HIDDEN and suffix not in SUFFIXES:
+        return                                                     # tables may lie beside masks
+    if not os.path.isfile(path):
+        tree.skip(path, "no regular file" if os.path.exists(path) else "a broken link")
     elif suffix in SUFFIXES:
         tree.skip(path, reason) if reason else tree.images.append(path)
-    elif reason == HIDDEN or not os.path.isfile(path):
-        return                                                     # tables may lie beside masks
     elif suffix not in TEXTS and is_image_within(path):
         tree.images.append(path)
     elif suffix and suffix not in TEXTS:
@@ -111,7 +119,9 @@ def without_suffix(name: str) -> str:
 
 
 def last_part(path: str) -> str:
-    """The name of the file, of a path of any system."""
+    """The name of the file, of a path of any system or of a URL."""
+    if "://" in path:
+        path = unquote(re.split(r"[?#]", path)[0])
     return re.split(r"[/\\]", path)[-1]
 
 

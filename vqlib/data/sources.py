@@ -20,7 +20,7 @@ from vqlib.data.classes import name_classes
 from vqlib.data.decode import is_mask_file
 from vqlib.data.folders import COPY, Tree, image_key, last_part, list_files, without_suffix
 from vqlib.data.records import DataError, Record, Source, listing, printable
-from vqlib.data.tables import LABELS, LESIONS, Table, find_tables
+from vqlib.data.tables import LABELS, LESIONS, TEXT_SUFFIXES, Table, find_tables
 
 PUBLISHED = (  # kind, name of a table or ids in it, title
     ("ham10000", r"HAM_?10000|HAM_\d{7}", "HAM10000"),
@@ -28,11 +28,13 @@ PUBLISHED = (  # kind, name of a table or ids in it, title
     ("isic2019", r"ISIC_?2019", "ISIC 2019"),
 )
 NO_CLASS = re.compile(  # folders that hold images of any class
-    r"(train|test|val|dev)(ing|id|idation)?([_ ]?(set|data|images))?|images?|imgs?|pictures|photos"
-    r"|data(set)?|jpe?g|png|fold_?\d+|(ham.*_|imgs?_|images?_)?(images_)?(part_?\d+)?"
-    r"|ham.*_images|isic.*_input", re.IGNORECASE)
+    r"(train|test|e?val|dev|hold[_ -]?out)(ing|id|idation|uation)?([_ -]?(set|data|images|\d+))*"
+    r"|images?|imgs?|pictures|photos|data(set)?|jpe?g|png|(fold|split|set)[_ -]?\d+"
+    r"|(raw|originals?|augmented|resized|cropped|unlabell?ed)([_ -]?(data|images))?"
+    r"|(ham.*_|imgs?_|images?_)?(images_)?(part_?\d+)?|ham.*_images|isic.*_input", re.IGNORECASE)
 ADVICE = ("Read are HAM10000, ISIC 2018 and 2019, tables with a column that names images and one "
           "of classes (dx, diagnosis, label, ...), and a folder for each class")
+PACKED = (".zip", ".part", ".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 NO_LESIONS = ("no lesion ids (ISIC has them in *LesionGroupings.csv or *Metadata.csv): split by "
               "image and near-duplicate, images of one lesion may stand on both sides")
 
@@ -54,6 +56,8 @@ def open_source(path=None, n_synthetic=3000, side=64, seed=0,
         return read_medmnist(path)
     if path.suffix.lower() in (".csv", ".tsv", ".tab"):
         raise DataError(f"{path.name} is a table: give the folder that holds it and the images")
+    if path.suffix.lower() in PACKED:
+        raise DataError(f"{printable(path.name)} is packed: unpack it and give the folder")
     raise DataError(f"{printable(path.name)} is neither a folder nor an .npz. {ADVICE}")
 
 
@@ -71,9 +75,9 @@ def locate(path=None) -> Path | str:
         return "synthetic"
     if not str(path).strip():
         raise DataError("the path of the data is empty: name a folder, an .npz, or synthetic")
-    tried = [Path(path).expanduser().absolute(), home() / Path(path).expanduser()]
-    for place in tried:
-        if place.exists():
+    path = Path(os.path.expanduser(path))                          # Path's raises for no such user
+    for place in (path.absolute(), home() / path):
+        if os.path.exists(place):                                  # Path's raises for a long name
             return place
     raise DataError(f"no such file or folder: {printable(path)}. Fetch a data set with `python -m "
                     "vqlib download`, or give `synthetic`")
@@ -86,9 +90,9 @@ def read_folder(root: Path, image_column=None, label_column=None) -> Source:
     labelled = [table for table in tables if table.labelled]
     if any(table.matches for table in labelled):
         labelled = [table for table in labelled if table.matches]
-    if labelled:
+    archives = archives_of(tree)
+    if labelled and (tree.images or not archives):
         return read_labelled(tree, labelled, [t for t in tables if t not in labelled])
-    archives = [path for path in tree.others if path.suffix.lower() == ".npz"]
     if len(archives) > 1 or tree.images:
         archives = [path for path in archives if has_images(path)]
     ways = [*map(tree.name, archives), *["folders of images"] * any(class_folders(tree).values())]
@@ -96,11 +100,23 @@ def read_folder(root: Path, image_column=None, label_column=None) -> Source:
         raise DataError(f"{printable(root.name)}/ holds {' and '.join(ways)}: name the one that is "
                         "meant, or move the others away")
     if archives:
-        return read_medmnist(archives[0])
-    for table in tables:                                           # one of lesions may help
-        if not (table.image and table.lesion and table.matches and ways):
+        source = read_medmnist(archives[0])
+        source.notes += unused_notes(table.path for table in tables)
+        return source
+    for table in tables:                   # one of lesions may help, a list of names does no harm
+        helps = table.image and table.lesion and table.matches
+        if not ways or not (helps or table.path.suffix.lower() in TEXT_SUFFIXES):
             raise DataError(not_understood(table))
     return read_class_folders(tree, tables)
+
+
+def archives_of(tree: Tree) -> list[Path]:
+    return [path for path in tree.others if path.suffix.lower() == ".npz"]
+
+
+def unused_notes(paths: Iterable[Path]) -> list[str]:
+    names = ", ".join(printable(path.name) for path in paths)
+    return [f"not used: {names}"] if names else []
 
 
 def not_understood(table: Table) -> str:
@@ -132,7 +148,7 @@ class Matcher:
             if len(found) > 1:
                 found = nearest(name, table, found)
             if any(not same_bytes(found[0], path) for path in found[1:]):
-                found = [path for path in found if not is_mask_file(path)]
+                found = [path for path in found if not is_mask_file(path)] or found
             self.used.update(found)
             self.known[name, table] = self.choose(found)
         return self.known[name, table]
@@ -143,8 +159,8 @@ class Matcher:
         first, *others = found
         for path in others:
             if not same_bytes(first, path):
-                return "different image files have this name, such as " + " and ".join(
-                    map(self.tree.name, (first, path)))
+                both = " and ".join(map(self.tree.name, (first, path)))
+                return f"different image files have this name, such as {both}: keep one of each"
         for path in (path for path in others if path not in self.copies):
             self.tree.skip(path, COPY)
         self.copies.update(others)
@@ -160,12 +176,14 @@ def nearest(name: str, table: Path, found: list[Path]) -> list[Path]:
     folder of its name (train.csv, train/), the table's own folder, and then their names.
     """
     *folders, wanted = re.split(r"[/\\]", name.casefold())
+    written = without_suffix(last_part(name))
 
     def agreeing(path: Path) -> tuple:
         *own, file = str(path).casefold().split(os.sep)
         exact = without_suffix(file) == without_suffix(wanted)     # not but for _downsampled
         return (shared_parts([folders[::-1], own[::-1]]), table.stem.casefold() in own,
-                shared_parts([table.parent.parts, path.parent.parts]), exact, file == wanted)
+                shared_parts([table.parent.parts, path.parent.parts]), exact, file == wanted,
+                without_suffix(path.name) == written)              # in its case
 
     most = max(map(agreeing, found))
     return [path for path in found if agreeing(path) == most]
@@ -197,9 +215,10 @@ def read_labelled(tree: Tree, tables: list[Table], others: list[Table]) -> Sourc
             told = classes if len(classes) != 1 else ids
             told = " and ".join(sorted(told)) or "without a diagnosis"
             tree.skipped.append((name, f"{where} has it as {told}"))
+    if len({table.label for table in tables}) > 1:                 # they may contradict each other
+        what += " (--label-column names the column of classes that is meant)"
     require_records(records, tree, what)
-    unused = [printable(t.path.name) for t in others if t not in joined]
-    notes += [f"not used: {', '.join(unused)}"] if unused else []
+    notes += unused_notes([*(t.path for t in others if t not in joined), *archives_of(tree)])
     kind, title = published(tables, records) or ("table", f"{printable(tree.root.name)} ({where})")
     notes += [note for table in tables for note in column_notes(table)]
     return Source(kind, title, records, tree.skipped, notes + lesion_notes(records, joined))
@@ -242,8 +261,11 @@ def require_records(records: list[Record], tree: Tree, what: str) -> None:
     if records:
         return
     reasons = "; ".join(listing(tree.skipped, 1)[:3]) or "there is no image file"
-    packed = [printable(path.name) for path in tree.others if path.suffix in (".zip", ".part")]
+    packed = [printable(path.name) for path in tree.others if path.suffix.lower() in PACKED]
     hint = f". Fetch and unpack {', '.join(packed[:3])} first" if packed else ""
+    above = [printable(path.name) for path in sorted(tree.root.parent.glob("*.[ct]sv"))]
+    hint += f". Is {above[0]} its table? Then give the folder above as the data" if above else ""
+    hint = hint or f". {ADVICE}"
     raise DataError(f"none of {what} lies below {printable(tree.root.name)}/ in a form that can be "
                     f"used: {reasons}{hint}")
 
@@ -266,6 +288,9 @@ def column_notes(table: Table) -> list[str]:
     also = [c for c in LABELS if c in table.columns and c != table.label and table.label in LABELS]
     notes = [f"{name}: classes are those of column {table.label}, not of {', '.join(also)} "
              "(--label-column)"] if also else []
+    if table.others:
+        notes.append(f"{name}: images are those of column {table.image}, not of "
+                     f"{', '.join(table.others)} (--image-column)")
     if "unk" in table.one_hot and any("unk" in table.labels_of(row) for _, row in table.rows):
         notes.append(f"{name}: class unk is no diagnosis, but none of the others")
     return notes
@@ -278,8 +303,8 @@ def lesion_notes(records: list[Record], tables: list[Table]) -> list[str]:
         return [NO_LESIONS]
     notes = [f"{alone} of {len(records)} images have no lesion id: each is a lesion of its own"]
     notes = notes if alone else []
-    if tables[0].lesion.startswith("patient"):
-        notes.append("no lesion ids, but ids of patients: split by patient")
+    if not tables[0].lesion.startswith("lesion"):
+        notes.append(f"no lesion ids, but others: split by {tables[0].lesion}")
     return notes
 
 
@@ -290,12 +315,14 @@ def class_folders(tree: Tree) -> dict[Path, str | None]:
     not count.
     """
     parents = {path: path.parent.relative_to(tree.root).parts for path in tree.images}
-    shared = shared_parts(parents.values())
-    if any(len(parts) == shared for parts in parents.values()):
-        shared = max(shared - 1, 0)                                # images lie directly in it
+    wrapped, deep = 0, [*parents.values()]                         # folders around all others
+    while deep := [parts for parts in deep if len(parts) > wrapped]:
+        if len({parts[wrapped] for parts in deep}) > 1 or wrapped + 1 in map(len, deep):
+            break                                                  # images lie directly in it
+        wrapped += 1
     classes = {}
     for path, parts in parents.items():
-        rest = dropwhile(lambda part: NO_CLASS.fullmatch(part.strip()), parts[shared:])
+        rest = dropwhile(lambda part: NO_CLASS.fullmatch(part.strip()), parts[wrapped:])
         classes[path] = next(map(printable, rest), None)
     return classes
 
@@ -320,10 +347,19 @@ def read_class_folders(tree: Tree, tables: list[Table]) -> Source:
         raise DataError(f"{root}/: each of its {len(records)} folders holds one image, such as "
                         f"{records[0].label}: these are no classes. {ADVICE}")
     records.sort(key=lambda record: record.name)
-    unused = [printable(path.name) for path in tree.others if path.suffix.lower() == ".npz"]
-    notes += [f"not used: {', '.join(unused)}"] if unused else []
-    notes += lesion_notes(records, joined)
+    notes += unused_notes([*archives_of(tree), *(t.path for t in tables if t not in joined)])
+    notes += one_class_notes(records, tree) + lesion_notes(records, joined)
     return Source("folders", f"class folders {root}", records, tree.skipped, notes)
+
+
+def one_class_notes(records: list[Record], tree: Tree) -> list[str]:
+    """Where else classes may stand if one folder holds all images, some of them directly."""
+    first, *below = sorted({tree.name(record.place.parent) for record in records})
+    within = len(below) > 1 and all(folder.startswith(f"{first}/") for folder in below)
+    if not within or len({record.label for record in records}) > 1:
+        return []
+    return [f"all images are of one class, {records[0].label}. If the folders below it are the "
+            f"classes, such as {below[-1]}, give {first} as the data"]
 
 
 def read_synthetic(n: int, side: int, seed: int) -> Source:

@@ -7,6 +7,7 @@ import csv
 import io
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import charset_normalizer
@@ -20,13 +21,19 @@ NAMES = (*IMAGES, "file_name", "filename", "file", "path", "id_code", "id")  # o
 LABELS = ("dx", "diagnosis", "diagnostic", "label", "labels", "class", "class_name", "class_label",
           "category", "target", "disease", "lesion_type", "clinical_diagnosis",
           "histological_diagnosis", "benign_malignant", "diagnosis_1")
-LESIONS = ("lesion_id", "lesion", "patient_id", "patient")
+LESIONS = ("lesion_id", "lesion", "lesionid", "lesion_no", "lesion_number",  # best ones first
+           "patient_id", "patient", "patientid", "subject_id", "subject", "case_id")
 SPREADSHEETS = {".xlsx", ".xls", ".ods", ".parquet", ".feather", ".jsonl"}
-GUESSES = re.compile(r"submission|predict", re.IGNORECASE)        # labels that nobody has given
+TELLING = re.compile(r"image|img|isic|file|path|photo|pic|name|(^|_)id(_|$)")   # of images
+TEXT_SUFFIXES = (".txt", "")                                       # prose, or a table
+SWITCH = {"1": True, "true": True, "0": False, "false": False, "": False}
+GUESSES = re.compile(r"submission|predict|(^|[^a-z])preds?([^a-z]|$)", re.IGNORECASE)  # no labels
 ENCODINGS = ["utf_16", "utf_16_le", "utf_16_be", "utf_32", "cp1252", "cp1250", "cp1251", "gb18030",
              "cp932", "cp949", "big5"]            # what spreadsheets write, not old Macs' pages
-LARGE = 2**26    # bytes of a text of another name: more are no table
-WIDE = 200       # columns: more are pixels (hmnist_28_28_RGB.csv), which name no image
+LARGE = 2**24    # bytes of a text of another name: more are no table
+HEAD = 2**18     # bytes that an encoding is found by: it takes seconds for each MB
+PIXEL = re.compile(r"pixel_?\d+")                                  # of hmnist_8_8_L.csv
+WIDE = 200       # columns, none of a usual name: more are pixels (hmnist_28_28_RGB.csv)
 
 
 @dataclass
@@ -45,6 +52,7 @@ class Table:
     lesion: str | None = None
     one_hot: tuple[str, ...] = ()
     matches: int = 0     # images that are there
+    others: list[str] = field(default_factory=list)    # columns that name other images
 
     @property
     def labelled(self) -> bool:
@@ -57,12 +65,15 @@ class Table:
         return [row[self.label]] if row[self.label] else []
 
 
-def is_one(text: str) -> bool:
-    return text in ("1", "1.0")
+def is_one(text: str) -> bool | None:
+    """What a cell of a column of zeros and ones says; None if it says something else."""
+    return SWITCH.get(re.sub(r"[.,]0+$", "", text.casefold()))
 
 
 def fold(column: str) -> str:
-    return re.sub(r"[\s-]+", "_", column.strip().casefold())
+    """The name of a column in lower case: lesion_id of "Lesion ID", LESION-ID and lesionId."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())
+    return re.sub(r"[\s-]+", "_", words.casefold())
 
 
 def read_text(path: Path) -> str:
@@ -71,11 +82,14 @@ def read_text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        best = charset_normalizer.from_bytes(data, cp_isolation=ENCODINGS).best()
+        head = data[:HEAD]
+        if len(head) < len(data) and b"\0" not in head:            # a sign may be of two bytes
+            head = head[: head.rfind(b"\n") + 1] or head
+        best = charset_normalizer.from_bytes(head, cp_isolation=ENCODINGS).best()
         if best is None:
             raise DataError(f"{printable(path.name)} is no text in a known encoding: "
                             "save it as UTF-8") from None
-        return str(best).removeprefix("\ufeff")
+        return data.decode(best.encoding, "replace").removeprefix("\ufeff")
 
 
 def read_table(path: Path, delimiter: str | None = None) -> Table:
@@ -86,11 +100,11 @@ def read_table(path: Path, delimiter: str | None = None) -> Table:
     name, text = printable(path.name), read_text(path).replace("\0", "")
     if text.lstrip().startswith("<"):
         raise DataError(f"{name} is a web page, no table: fetch it again")
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    if hint := re.fullmatch(r"sep=(.)", first.strip(), re.IGNORECASE):       # as Excel writes it
+    first = [*islice((line for line in text.splitlines() if line.strip()), 9)] or [""]
+    if hint := re.fullmatch(r'"?sep=(.)"?', first[0].strip(), re.IGNORECASE):    # Excel writes it
         delimiter, text = hint[1], text.partition("\n")[2]
     elif delimiter is None:            # csv.Sniffer takes a letter for the delimiter of one column
-        delimiter = max(",;\t|", key=lambda d: len(next(csv.reader([first], delimiter=d), ())))
+        delimiter = max(",;\t|", key=lambda d: columns_of(first, d))
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True,
                        skipinitialspace=True)
     rows = []
@@ -102,14 +116,20 @@ def read_table(path: Path, delimiter: str | None = None) -> Table:
             break
         except csv.Error as e:
             raise DataError(f"{name}, line {line}: a quote that opens there is not closed "
-                            f"as it should be ({e})") from e
+                            f"as it should be ({e}): inside a text it is doubled") from e
         if any(row):
             rows.append((line, row))
-        if len(row) > WIDE and len(rows) == 1:
+        if len(row) > WIDE and len(rows) == 1 and not {*map(fold, row)} & {*NAMES}:
             return Table(path, [fold(column) for column in row], [])
     if not rows:
-        raise DataError(f"{name} is empty")
+        raise DataError(f"{name} is empty: fetch it again, or move it away")
     return with_columns(path, *rows)
+
+
+def columns_of(lines: list[str], delimiter: str) -> tuple[int, int]:
+    """Into how many columns a delimiter divides the narrowest line, and the header."""
+    widths = [len(next(csv.reader([line], delimiter=delimiter), ())) for line in lines]
+    return min(widths), widths[0]
 
 
 def with_columns(path: Path, header: tuple, *rows: tuple) -> Table:
@@ -121,7 +141,8 @@ def with_columns(path: Path, header: tuple, *rows: tuple) -> Table:
     if twice:
         raise DataError(f"{printable(path.name)} has two columns {min(twice)!r}: rename one")
     if not rows:
-        raise DataError(f"{printable(path.name)} has a header but no rows")
+        raise DataError(f"{printable(path.name)} has a header but no rows: fetch it again, "
+                        "or move it away")
     table = Table(path, columns, [])
     for line, values in rows:
         if any(values[len(columns) :]):
@@ -147,7 +168,7 @@ def find_tables(tree: Tree, image_column=None, label_column=None) -> list[Table]
             tables.append(Table(path, [], []))
         elif suffix in (".csv", ".tsv", ".tab"):
             tables.append(assign(read_table(path), keys, *wanted))
-        elif suffix in (".txt", "") and path.stat().st_size < LARGE:
+        elif suffix in TEXT_SUFFIXES and path.stat().st_size < LARGE:
             for delimiter in (None, " "):                          # a list of names and classes
                 try:
                     table = assign(read_table(path, delimiter), keys, *wanted)
@@ -169,15 +190,24 @@ def assign(table: Table, keys: set[str], image_column, label_column) -> Table:
     no_header = bool({image_key(column) for column in table.columns} & keys)
     if no_header:
         table.rows.insert(0, (1, dict(zip(table.columns, table.columns))))
-    found = {}                                                     # column -> images it names
-    for column in filter(None, table.columns):
+    named = {}                                                     # column -> images it names
+    for column in table.columns:
+        if not column or PIXEL.fullmatch(column):
+            continue
         values = {row[column] for _, row in table.rows}
-        found[column] = len({image_key(value) for value in values} & keys)
+        named[column] = {image_key(value) for value in values} & keys
+        told = TELLING.search(column) and column not in LESIONS
+        told = told or no_header or column == image_column
+        if not told and 2 * len(named[column]) < len(keys):        # ages, epochs, patients
+            named[column] = {key for key in named[column] if not key.isdigit()}
+    found = {column: len(images) for column, images in named.items()}
     table.matches = max(found.values(), default=0)
     first = [c for c in (*NAMES, *found) if table.matches and found.get(c) == table.matches]
     by_name = [c for c in IMAGES if c in found]                    # its images lie elsewhere
     table.image = image_column if image_column in found else next(iter(first or by_name), None)
     rest = [c for c in found if c != table.image]
+    own = named.get(table.image, set())
+    table.others = [c for c in rest if 2 * len(named[c] - own) > table.matches]
     if label_column:
         table.label = label_column if label_column in rest else None
     elif not GUESSES.search(table.path.name):
@@ -186,8 +216,18 @@ def assign(table: Table, keys: set[str], image_column, label_column) -> Table:
         table.one_hot = () if table.label else one_hot(table, rest)
         if no_header and len(rest) == 1:                           # ISIC 2016: image,class
             table.label = rest[0]
+        if table.labelled and 2 * table.matches < len(keys) and is_legend(table):
+            table.label = None
     table.lesion = next((c for c in LESIONS if c in rest and c != table.label), None)
     return table
+
+
+def is_legend(table: Table) -> bool:
+    """Whether a table numbers the classes: 0, 1, ... or 1, 2, ..., each with a name of its own."""
+    numbers = [row[table.image] for _, row in table.rows]
+    names = {row[table.label] for _, row in table.rows} if table.label else ()
+    counted = [[str(i + first) for i in range(len(numbers))] for first in (0, 1)]
+    return len(names) == len(numbers) and numbers in counted
 
 
 def one_hot(table: Table, columns: list[str]) -> tuple[str, ...]:
@@ -196,7 +236,7 @@ def one_hot(table: Table, columns: list[str]) -> tuple[str, ...]:
     Those of known diagnoses (ISIC adds weights), or all: other pairs of yes and no may be sexes.
     """
     binary = [c for c in columns
-              if all(row[c] in ("0", "0.0", "1", "1.0", "") for _, row in table.rows)]
+              if all(is_one(row[c]) is not None for _, row in table.rows)]
     known = [c for c in binary if c in CODES]
     chosen = known if len(known) > 1 else binary
     if len(chosen) < 2 or not (known or {*binary} == {*columns} - {*LESIONS}):
