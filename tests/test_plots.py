@@ -45,7 +45,7 @@ def test_a_curve_is_drawn_where_the_log_has_its_value(ax):
     plots.curve(ax, log, "loss", smooth=2)
     held_out, loss = ax.lines
     assert held_out.get_xydata().tolist() == [[20, 2]]
-    means = [[20, (1 / 10 + 1 / 20) / 2], [30, (1 / 20 + 1 / 30) / 2]]
+    means = [[10, 1 / 10], [20, (1 / 10 + 1 / 20) / 2], [30, (1 / 20 + 1 / 30) / 2]]
     assert loss.get_xydata() == pytest.approx(np.array(means))
 
 

@@ -89,13 +89,13 @@ def show_images(ax, images: Tensor, per_row=8, title=""):        # (n, 3, H, W) 
 
 
 def curve(ax, log: list[dict], key: str, label="", smooth=1, **style):
-    """One value of a JSONL log against updates, as a running mean over `smooth` lines."""
+    """One value of a JSONL log against updates, as the mean of the last `smooth` lines.
+
+    The first lines have fewer before them, so a curve begins where the log does.
+    """
     points = [(line["step"], line[key]) for line in log if key in line]
     steps, values = np.array(points).T
-    smooth = min(smooth, len(values))
-    if smooth > 1:
-        values = np.convolve(values, np.ones(smooth) / smooth, "valid")
-        steps = steps[smooth - 1 :]
+    values = [values[max(0, end - smooth) : end].mean() for end in range(1, len(values) + 1)]
     ax.plot(steps, values, label=label or key, **style)
     ax.set_xlabel("updates")
     return ax
