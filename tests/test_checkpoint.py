@@ -238,7 +238,8 @@ def forge(path, change=None, weights=None):
     {"config": {"dropout": math.nan}}, {"config": {"n_codes": True}}, {"config": {"depth": 3}},
     {"format": 99}, {"classes": [1, 2]}, {"classes": "nv"}, {"geometry": {"crop": 10**9}},
     {"geometry": {"crop": "all", "resize": None}}, {"preset": 3}, {"identity": []},
-    {"pictures": {"records": 3}}, {"identity": {"vqvae": 5}}, {"identity": {"codes": 3}},
+    {"pictures": {"records": 3}}, {"pictures": {"records": "!", "contents": "AAAA"}},
+    {"identity": {"vqvae": 5}}, {"identity": {"codes": 3}},
     {"classes": ["nv", "nv"]}, {"config": {"class_dropout": 5.0}},
     {"geometry": {"crop": 32, "resize": 8}}], ids=str)
 def test_metadata_that_cannot_be_is_refused_by_name_before_memory_is_taken(

@@ -12,7 +12,7 @@ from vqlib.backend.distributed import wait_for_all
 from vqlib.backend.files import FileError, is_there, read_regular, write_atomically
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig
 from vqlib.gpt import GPT, GPTConfig
-from vqlib.identity import digest, origin_of
+from vqlib.identity import digest, origin_of, unpacked
 from vqlib.settings import MOST, is_size, out_of_range
 from vqlib.vqvae import VQVAE, VQVAEConfig
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
@@ -40,6 +40,13 @@ def is_identity(value) -> bool:
     return known and is_text(value.get("vqvae", ""))
 
 
+def is_filter(value) -> bool:
+    try:
+        return all(len(unpacked(value[part])) for part in ("records", "contents"))
+    except FileError:                                            # which does not know the file
+        return False
+
+
 def is_geometry(value) -> bool:
     crop, resize = value["crop"], value["resize"]
     return value.keys() == {"crop", "resize"} and is_size(crop, MOST) and (
@@ -49,8 +56,7 @@ def is_geometry(value) -> bool:
 # what may stand in a file's metadata, where it stands there
 GOOD = {
     "preset": is_text, "data": is_text, "fingerprint": is_text, "identity": is_identity,
-    "training": is_dict, "geometry": is_geometry,
-    "pictures": lambda p: is_text(p["records"]) and is_text(p["contents"]),
+    "training": is_dict, "geometry": is_geometry, "pictures": is_filter,
     "classes": lambda names: (isinstance(names, list) and all(map(is_text, names))
                               and len(set(names)) == len(names)),
 }
