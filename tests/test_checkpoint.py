@@ -18,8 +18,11 @@ import vqlib.checkpoint
 from vqlib.backend.files import FileError
 from vqlib.checkpoint import MAGIC, load_model, load_state, save_model, save_state
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig, StochasticDecoder
+from vqlib.gpt import GPTConfig
 from vqlib.identity import digest
 from vqlib.metrics import assert_fits
+from vqlib.vqvae import VQVAEConfig
+from vqlib.windowed_gpt import WindowedGPTConfig
 
 
 @pytest.fixture
@@ -235,7 +238,10 @@ def forge(path, change=None, weights=None):
     {"config": {"dropout": math.nan}}, {"config": {"n_codes": True}}, {"config": {"depth": 3}},
     {"format": 99}, {"classes": [1, 2]}, {"classes": "nv"}, {"geometry": {"crop": 10**9}},
     {"geometry": {"crop": "all", "resize": None}}, {"preset": 3}, {"identity": []},
-    {"pictures": {"records": 3}}], ids=str)
+    {"pictures": {"records": 3}}, {"pictures": {"records": "!", "contents": "AAAA"}},
+    {"identity": {"vqvae": 5}}, {"identity": {"codes": 3}},
+    {"classes": ["nv", "nv"]}, {"config": {"class_dropout": 5.0}},
+    {"geometry": {"crop": 32, "resize": 8}}], ids=str)
 def test_metadata_that_cannot_be_is_refused_by_name_before_memory_is_taken(
         saved, change, monkeypatch):
     forge(saved, change)
@@ -332,3 +338,20 @@ def test_shipped_weights_are_those_of_the_list_and_fit_what_their_metadata_says(
             assert_fits(model, vqvae)
         assert metadata["classes"] == ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
     assert kinds == {"vqvae", "gpt", "windowed_gpt", "flow_decoder"}
+
+
+@pytest.mark.parametrize("geometry", [{"crop": 8, "resize": 8}, {"crop": 16, "resize": 8}], ids=str)
+def test_a_vqvae_of_other_crops_than_its_images_is_refused_by_name(tmp_path, vqvae, geometry):
+    save_model(tmp_path / "v.safetensors", vqvae, geometry=geometry)
+    with pytest.raises(FileError, match=r"v\.safetensors"):
+        load_model(tmp_path / "v.safetensors")
+
+
+@pytest.mark.parametrize(("cls", "setting", "value"), [
+    (VQVAEConfig, "n_codes", 0), (VQVAEConfig, "decay", 2.0), (VQVAEConfig, "beta", math.nan),
+    (VQVAEConfig, "hidden", 2.5), (GPTConfig, "heads", 0), (GPTConfig, "class_dropout", 1.5),
+    (GPTConfig, "grid", 10**6), (WindowedGPTConfig, "layers", -1), (FlowDecoderConfig, "steps", 1e3)
+], ids=str)
+def test_a_setting_that_no_model_can_have_is_named(cls, setting, value):
+    with pytest.raises(ValueError, match=f"{cls.__name__}: {setting} {value} must be .*"):
+        cls(**{setting: value})

@@ -1,10 +1,14 @@
 """Laws of the command line: the library's own metrics, and faults in one line that names them."""
 
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -642,3 +646,45 @@ def test_a_failed_download_is_one_line(monkeypatch, capsys):
     monkeypatch.setitem(CATALOGUE, "dermamnist-28", Published("A", 1, ((file,),)))
     line = fails(capsys, "download", "DermaMNIST-28")
     assert "http://127.0.0.1:9/a.npz (10 bytes, md5:00)" in line
+
+
+def test_ctrl_c_in_a_download_ends_as_everywhere(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr("vqlib.data.download.download", interrupted)
+    assert main(["download", "dermamnist-28"]) == 130
+    assert capsys.readouterr().err == "vqlib: stopped; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError("unable to allocate 15 GiB"), torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")], ids=repr)
+def test_too_little_memory_is_a_line(monkeypatch, capsys, error):
+    def exhausted(*_, **__):
+        raise error
+    monkeypatch.setattr("vqlib.cli.train.open_workspace", exhausted)
+    assert "not enough memory" in fails(capsys, "train", "vqvae")
+
+
+def test_other_errors_of_torch_are_not_hidden(monkeypatch):
+    def wrong(*_, **__):
+        raise RuntimeError("shapes differ")
+    monkeypatch.setattr("vqlib.cli.train.open_workspace", wrong)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(["train", "vqvae"])
+
+
+def test_a_reader_that_goes_away_is_a_line(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run([sys.executable, "-m", "vqlib", "download", "list"], stdout=write,
+                           stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (
+        1, "vqlib: stopped, nobody reads the output any more\n")
+
+
+def test_inpaint_draws_no_more_images_than_sample(capsys):
+    with pytest.raises(SystemExit):
+        main(["inpaint", "--n", "1000000000"])
+    assert "1000000000 is above 10000" in capsys.readouterr().err

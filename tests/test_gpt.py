@@ -429,3 +429,23 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_rng_alone()
     weights, others = a.state_dict(), b.state_dict()
     assert all(torch.equal(weights[name], others[name]) for name in weights)
     assert not torch.equal(a.head.weight, c.head.weight)
+
+
+@pytest.mark.parametrize(("settings", "named"), [
+    ({"top_k": 1.5}, "top_k 1.5"), ({"top_k": True}, "top_k True"), ({"seed": 1.5}, "seed 1.5"),
+    ({"known": torch.full((1, 16), -1)}, r"0\.\.15, got -1"),
+    ({"known": torch.full((1, 16), 99)}, r"0\.\.15, got 99"),
+    ({"known": torch.zeros(1, 9).long()}, r"\(1, 16\), got \(1, 9\)"),
+    ({"known": torch.zeros(1, 16).long(), "keep": torch.ones(1, 16)}, "bool mask")], ids=str)
+def test_settings_of_another_type_and_codes_that_are_none_are_named(gpt, settings, named):
+    if "known" in settings:
+        settings = {"keep": torch.ones(1, 16, dtype=torch.bool), **settings}
+    with pytest.raises(ValueError, match=named):
+        gpt.generate(torch.tensor([7]), **settings)
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([1.5]), torch.zeros(0).long(),
+                                    torch.zeros(1, 1).long()], ids=["fractions", "none", "2-d"])
+def test_labels_that_are_none_are_named(gpt, labels):
+    with pytest.raises(ValueError, match=r"labels must be whole numbers \(B,\)"):
+        gpt.generate(labels)

@@ -1,4 +1,6 @@
 """Laws of pictures: anybody's files come in upright and square, settings go out inside the file."""
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -132,3 +134,13 @@ def test_cells_of_a_code_map_have_the_colour_of_their_code():
     assert found.shape == (3, 8, 8)
     assert np.allclose(found[:, 5, 2], code_colours(8)[0])
     assert torch.equal(found[:, :4, :4], found[:, 4:, 4:])
+
+
+def test_names_are_unique_whatever_they_are(tmp_path):
+    for place in ("a.png", "x/a.png", "a-2.png", os.fsdecode(b"caf\xe9.png")):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        picture(0).save(tmp_path / place)
+    paths = [tmp_path / name for name in ("a.png", "x/a.png", "a-2.png",
+                                          os.fsdecode(b"caf\xe9.png"))]
+    found = [p.name for p in read_pictures(paths, Geometry(16, 16))]
+    assert found == ["a", "a-2", "a-2-2", "caf\\xe9"]

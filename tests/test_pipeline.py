@@ -95,3 +95,32 @@ def test_a_class_is_guided_and_any_is_not_unless_it_is_said():
     given = sampling_for("any", guidance=3.0, top_k=5, temperature=None)
     assert given == {"temperature": 1.0, "top_k": 5, "top_p": 1.0, "first_top_p": 0.95,
                      "guidance": 3.0}
+
+
+@pytest.mark.parametrize("codes", [
+    torch.full((1, 4, 4), -1), torch.full((1, 4, 4), 16), torch.zeros(1, 15, dtype=torch.long),
+    torch.zeros(1, 4, 4), torch.zeros(0, 4, 4, dtype=torch.long),
+    torch.zeros(1, 1, 4, 4, dtype=torch.long)],
+    ids=["negative", "above", "no square", "fractions", "none", "4-d"])
+def test_what_are_no_codes_is_named(pipeline, codes):
+    with pytest.raises(ValueError, match=r"codes (are whole numbers|0\.\.15, got)"):
+        pipeline.decode(codes)
+
+
+def test_codes_of_any_whole_numbers_are_decoded(pipeline):
+    codes = torch.arange(16).view(1, 4, 4)
+    assert torch.equal(pipeline.decode(codes.short()), pipeline.decode(codes))
+
+
+@pytest.mark.parametrize("images", [
+    torch.zeros(1, 1, 16, 16), torch.zeros(3, 16, 16), torch.full((1, 3, 16, 16), torch.nan),
+    torch.zeros(1, 3, 16, 16, dtype=torch.uint8)], ids=["grey", "3-d", "NaN", "bytes"])
+def test_what_are_no_images_is_named(pipeline, images):
+    with pytest.raises(ValueError, match=r"images are \(B, 3, H, W\)"):
+        pipeline.encode(images)
+
+
+def test_files_may_be_named_by_text(weights):
+    vqvae = str(weights[0])
+    with pytest.raises(FileError, match=r"vqvae\.safetensors holds a vqvae"):
+        load_pipeline(vqvae=vqvae, prior=vqvae, needs=("prior",))

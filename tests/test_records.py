@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from vqlib.backend.files import FileError
 from vqlib.records import expected, file_of, record
 
 
@@ -60,3 +61,13 @@ def test_a_setting_without_records_has_no_column(home):
     (workspace("report", "ISIC 2018 task 3 (CC BY-NC 4.0)"), "report-isic.json")])
 def test_a_record_is_named_after_preset_and_data(home, ws, name):
     assert file_of(ws.preset.name, ws.dataset.title).name == name
+
+
+def test_a_damaged_file_is_named_and_not_replaced(home):
+    path = file_of("quick", "synthetic")
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    for use in (lambda: record(QUICK, {"01": {}}), lambda: expected("01", OTHER, {})):
+        with pytest.raises(FileError, match=r"quick-synthetic\.json is damaged"):
+            use()
+    assert path.read_text() == "{"

@@ -121,3 +121,43 @@ def test_folder_and_model_are_named_after_each_other_dots_and_all(tmp_path):
     for name in ("vqvae", "v1.2", "a.safetensors"):
         assert model_file_of(tmp_path / name).name == f"{name}.safetensors"
         assert folder_of(model_file_of(tmp_path / name)) == tmp_path / name
+
+
+@pytest.mark.parametrize(("lines", "said"), [
+    ([LINES[0], LINES[0]], "line 2 is damaged: update 10 comes after 10"),
+    ([*LINES, LINES[0]], "line 3 is damaged: update 10 comes after 20"),
+    ([{"step": 10.5, "lr": 1}], "line 1 is damaged")], ids=["doubled", "pasted", "between"])
+def test_lines_of_updates_that_do_not_follow_each_other_are_named(tmp_path, lines, said):
+    with pytest.raises(FileError, match=rf"run/log\.jsonl, {said}.*once the log is deleted"):
+        read_log(log(tmp_path / "run", written(*lines)))
+
+
+def test_what_was_set_aside_before_is_kept(tmp_path):
+    for text in (b"first", b"second", b"third"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "state.pt").write_bytes(text)
+        (tmp_path / "run.safetensors").write_bytes(text)
+        set_aside(tmp_path / "run")
+    for folder, name in ((tmp_path / "run", "state.pt"), (tmp_path, "run.safetensors")):
+        kept = [folder / f"{name}.old{n}" for n in ("", "-2", "-3")]
+        assert [path.read_bytes() for path in kept] == [b"first", b"second", b"third"]
+
+
+def test_a_model_that_cannot_be_read_is_renamed_and_it_is_said(tmp_path):
+    (tmp_path / "run.safetensors").write_bytes(b"cut")
+    (tmp_path / "run.safetensors.old").write_bytes(b"kept")
+    with run_in(tmp_path / "run") as run, pytest.warns(
+            UserWarning, match=r"run\.safetensors is no .* renamed to run\.safetensors\.old-2"):
+        assert run.finished() is None
+    assert (tmp_path / "run.safetensors.old").read_bytes() == b"kept"
+    assert (tmp_path / "run.safetensors.old-2").read_bytes() == b"cut"
+
+
+def test_a_full_disk_names_the_log(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with run_in(tmp_path / "run") as run:
+        monkeypatch.setattr("vqlib.runs.json.dumps", full)       # a write does not say its file
+        with pytest.raises(OSError, match=r"No space left on device: 'run/log\.jsonl'"):
+            run.append(LINES[0])

@@ -358,7 +358,8 @@ def test_a_codebook_that_collapsed_is_warned_of(dataset, tmp_path):
 @pytest.mark.parametrize(("setting", "value"), [
     ("batch", 0), ("seed", -1), ("seed", 2**64), ("clip", math.nan), ("weight_decay", math.inf),
     ("warmup", -1), ("save_every", 0), ("lrs", ()), ("lrs", (math.nan,)), ("lrs", (0.0,)),
-    ("betas", (0.9, 1.0))])
+    ("betas", (0.9, 1.0)), ("betas", (0.9,)), ("batch", 2.5), ("batch", "8"), ("seed", True),
+    ("lrs", 1e-3), ("lrs", ("fast",)), ("class_balance", 1e9)])
 def test_settings_that_cannot_be_are_refused_by_name(setting, value):
     with pytest.raises(ValueError, match=setting):
         TrainConfig(**{"steps": 1, setting: value})

@@ -4,6 +4,7 @@ import dataclasses
 import pytest
 from conftest import picture
 
+from vqlib.backend import paths
 from vqlib.backend.files import FileError
 from vqlib.checkpoint import save_model
 from vqlib.data.dataset import Dataset
@@ -115,3 +116,13 @@ def test_weights_that_ship_are_taken_when_a_workspace_opens_and_it_says_so(home,
     assert list(train_vqvae(VQVAE(smoke.vqvae), ws.dataset, smoke.vqvae_training, smoke.augment,
                             folder=ws.folder / "vqvae")) == []
     assert open_workspace("smoke", shipped=False).shipped == []
+
+
+@pytest.mark.parametrize(("name", "folder"), [
+    ("", "checkout"), ("  ", "checkout"), ("~/ü x/", "user/ü x"), ("a", "a")])
+def test_the_home_is_what_its_variable_says(monkeypatch, tmp_path, name, folder):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setattr("vqlib.backend.paths.CHECKOUT", tmp_path / "checkout")
+    monkeypatch.setenv("VQLIB_HOME", name)
+    assert paths.home().absolute() == tmp_path / folder

@@ -2,7 +2,6 @@
 import hashlib
 import io
 import json
-import math
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from vqlib.backend.distributed import wait_for_all
 from vqlib.backend.files import FileError, is_there, read_regular, write_atomically
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig
 from vqlib.gpt import GPT, GPTConfig
-from vqlib.identity import digest, origin_of
+from vqlib.identity import digest, origin_of, unpacked
+from vqlib.settings import MOST, is_size, out_of_range
 from vqlib.vqvae import VQVAE, VQVAEConfig
 from vqlib.windowed_gpt import WindowedGPT, WindowedGPTConfig
 
@@ -22,15 +22,7 @@ KINDS = {"vqvae": (VQVAE, VQVAEConfig), "flow_decoder": (FlowDecoder, FlowDecode
 FORMAT = 2                     # of a model file; 1 had no origin
 MAGIC = b"vqlib state 3 "
 ORIGIN = ("identity", "pictures", "adopted")
-# the largest value of a setting in a file; of the others MOST
-LIMITS = {"n_down": 8, "grid": 256, "patch": 64, "layers": 256, "residual_layers": 256,
-          "steps": 1000, "heads": 256, "kv_heads": 256, "n_codes": 2**15}
-MOST = 2**13
 DTYPES = {torch.float32: ("F32", "F16"), torch.int64: ("I64",)}  # what may be read into what
-
-
-def is_size(value, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def is_text(value) -> bool:
@@ -41,14 +33,32 @@ def is_dict(value) -> bool:
     return isinstance(value, dict)
 
 
+def is_identity(value) -> bool:
+    """Whether what is read of an identity later is what it should be, where it is there."""
+    codes = value.get("codes", "")                               # a digest, or where they are from
+    known = is_text(codes) or isinstance(codes["augmentations"], list)
+    return known and is_text(value.get("vqvae", ""))
+
+
+def is_filter(value) -> bool:
+    try:
+        return all(len(unpacked(value[part])) for part in ("records", "contents"))
+    except FileError:                                            # which does not know the file
+        return False
+
+
+def is_geometry(value) -> bool:
+    crop, resize = value["crop"], value["resize"]
+    return value.keys() == {"crop", "resize"} and is_size(crop, MOST) and (
+        resize is None or (is_size(resize, MOST) and crop <= resize))
+
+
 # what may stand in a file's metadata, where it stands there
 GOOD = {
-    "preset": is_text, "data": is_text, "fingerprint": is_text, "identity": is_dict,
-    "training": is_dict,
-    "pictures": lambda p: is_text(p["records"]) and is_text(p["contents"]),
-    "classes": lambda names: isinstance(names, list) and all(map(is_text, names)),
-    "geometry": lambda g: g.keys() == {"crop", "resize"} and is_size(g["crop"], MOST) and (
-        g["resize"] is None or is_size(g["resize"], MOST)),
+    "preset": is_text, "data": is_text, "fingerprint": is_text, "identity": is_identity,
+    "training": is_dict, "geometry": is_geometry, "pictures": is_filter,
+    "classes": lambda names: (isinstance(names, list) and all(map(is_text, names))
+                              and len(set(names)) == len(names)),
 }
 
 
@@ -134,6 +144,10 @@ def check_metadata(name: str, metadata: dict, kind: str | None) -> None:
     if wrong := [key for key, is_good in GOOD.items()
                  if key in metadata and not is_good(metadata[key])]:
         raise FileError(f"{name}: its {wrong[0]} cannot be; fetch or train it again")
+    side, geometry = metadata["config"].get("image_size"), metadata.get("geometry")
+    if side and geometry and geometry["crop"] != side:
+        raise FileError(f"{name}: a vqvae for images of {side} px was not trained on crops of "
+                        f"{geometry['crop']} px; fetch or train it again")
 
 
 def check_config(name: str, kind: str, config) -> None:
@@ -142,19 +156,11 @@ def check_config(name: str, kind: str, config) -> None:
     A file that is older than a setting was made with that setting's default.
     """
     cls = KINDS[kind][1]
-    types = {field.name: field.type for field in fields(cls)}
-    if not isinstance(config, dict) or not config.keys() <= types.keys():
+    if not isinstance(config, dict) or not config.keys() <= {field.name for field in fields(cls)}:
         raise FileError(f"{name} holds a {kind} of another version of vqlib, with settings "
                         f"{list(config or ())}: fetch or train it again")
-    for setting, value in config.items():
-        if types[setting] in (bool, float):
-            numbers = bool if types[setting] is bool else int | float
-            good = isinstance(value, numbers) and 0 <= value < math.inf
-        else:
-            optional = isinstance(None, types[setting])
-            good = is_size(value, LIMITS.get(setting, MOST)) or (optional and value is None)
-        if not good:
-            raise FileError(f"{name}: no {kind} has {setting} {value}; fetch or train it again")
+    if wrong := out_of_range(cls, config):
+        raise FileError(f"{name}: no {kind} has {wrong} {config[wrong]}; fetch or train it again")
     try:
         cls(**config)
     except (ValueError, ArithmeticError) as e:

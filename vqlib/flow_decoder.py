@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqlib import settings
 from vqlib.backend.distributed import all_reduce_mean
 from vqlib.identity import assert_learnt_from
 
@@ -30,6 +31,7 @@ class FlowDecoderConfig:
     def __post_init__(self):
         if min(self.width, self.layers, self.patch, self.steps) < 1:
             raise ValueError(f"width, layers, patch and steps must be at least 1, got {self}")
+        settings.check(self)
 
 
 class TimedResidual(nn.Module):

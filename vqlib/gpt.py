@@ -6,11 +6,13 @@ Letters: B images, T = h*w codes per image, t of them given, K codes, C width, H
 c = C/H head width, G groups of heads that share keys and values.
 """
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqlib import settings
 from vqlib.backend.cpu import Linear
 
 
@@ -29,6 +31,7 @@ class GPTConfig:
     class_dropout: float = 0.1  # share of training images that lose their class, for guidance
 
     def __post_init__(self):
+        settings.check(self)
         if self.width % self.heads or self.heads % self.kv_heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads, "
                              f"or those not of {self.kv_heads} kv_heads")
@@ -273,6 +276,8 @@ class GPT(nn.Module):
         check_settings(self.cfg, labels, temperature, top_k, top_p, first_top_p, guidance, seed)
         if (known is None) != (keep is None):
             raise ValueError("inpainting needs both: known (codes) and keep (mask)")
+        if keep is not None:
+            check_known(known, keep, (len(labels), T), self.cfg.n_codes)
         rng, labels = torch.Generator().manual_seed(seed), labels.to(device)
         guided = guidance != 1
         any_class = torch.full_like(labels, self.cfg.n_classes)
@@ -330,6 +335,9 @@ class Sampler:
 def check_settings(cfg, labels, temperature, top_k, top_p, first_top_p=1.0, guidance=1.0,
                    seed=0) -> None:
     """Raises ValueError that names a setting of `generate` out of its range."""
+    for name, value in {"top_k": top_k, "seed": seed}.items():
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise ValueError(f"{name} {value!r} must be a whole number")
     if not 1e-4 <= temperature <= 1e4:                           # logits / 1e-40 are infinite
         raise ValueError(f"temperature {temperature} must be above 0, in 0.0001..10,000; for the "
                          "likeliest code take top_k=1")
@@ -342,11 +350,26 @@ def check_settings(cfg, labels, temperature, top_k, top_p, first_top_p=1.0, guid
         raise ValueError(f"guidance {guidance} must be in -100..100; 1 is off")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed {seed} must be in 0..2**63 - 1")
-    if labels is not None and len(labels):
+    if labels is not None and (labels.dim() != 1 or not len(labels) or
+                               labels.is_floating_point()):
+        raise ValueError(f"labels must be whole numbers (B,), one at least, got {labels.dtype} "
+                         f"{tuple(labels.shape)}")
+    if labels is not None:
         least, most = int(labels.min()), int(labels.max())
         if least < 0 or most > cfg.n_classes:
             raise ValueError(f"labels must be in 0..{cfg.n_classes}, the last meaning any class, "
                              f"got {least}..{most}")
+
+
+def check_known(known: Tensor, keep: Tensor, shape: tuple, n_codes: int) -> None:
+    """Raises ValueError unless what is kept in inpainting are codes, and the mask is one."""
+    if keep.dtype != torch.bool or keep.shape != shape or known.shape != shape:
+        raise ValueError(f"known and keep must be codes and a bool mask {shape}, got "
+                         f"{tuple(known.shape)} and {keep.dtype} {tuple(keep.shape)}")
+    kept = known[keep]
+    if len(kept) and (kept.is_floating_point() or kept.min() < 0 or kept.max() >= n_codes):
+        raise ValueError(f"known codes must be whole numbers in 0..{n_codes - 1}, got "
+                         f"{kept.min().item()}..{kept.max().item()}")
 
 
 def draw(logits: Tensor, temperature, top_k, top_p, rng) -> Tensor:  # (B, K) -> (B,)

@@ -4,8 +4,8 @@ Letters: n images, S side of a square, K codes, h w grid cells, f pixels per cel
 """
 import io
 import json
-from collections import Counter
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from vqlib.backend.files import is_there
 from vqlib.data import folders
 from vqlib.data.augment import centre_crop, to_unit
 from vqlib.data.decode import FORMATS, Geometry, crop_or_pad, read_rgb, resize_centre
-from vqlib.data.records import DataError
+from vqlib.data.records import DataError, printable
 
 EXIF_ORIENTATION = 0x0112   # 1: as stored; 5 to 8: width and height change places
 
@@ -64,9 +65,12 @@ def upright_size(source: Path | io.BytesIO) -> tuple[int, int]:
 def read_picture(source: Path | io.BytesIO, geometry: Geometry, name="") -> Picture:
     """Any picture as the models see it: upright, RGB, transparent parts on white, the centre.
 
-    name: of the bytes of a file. Raises DataError with the reason if they cannot be read.
+    name: of the bytes of a file. Raises DataError with the reason if they cannot be read,
+    FileError for what is no regular file.
     """
-    name = name or source.name
+    name = name or printable(source.name)
+    if isinstance(source, Path) and not is_there(source):
+        raise DataError(f"no such file: {source}")
     try:
         size = upright_size(source)
         image = read_rgb(source, geometry, masks=True)             # a JPEG is shrunk on the way
@@ -103,17 +107,23 @@ def read_pictures(paths: list[Path], geometry: Geometry):
 
     Names are unique: the second `a` is called `a-2`.
     """
-    seen = Counter()
+    taken = set()
     for path in list_files(paths):
         try:
             picture = read_picture(path, geometry)
         except DataError as error:
             yield error
             continue
-        seen[picture.name] += 1
-        if seen[picture.name] > 1:
-            picture.name += f"-{seen[picture.name]}"
+        picture.name = unique(picture.name, taken)
         yield picture
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """The name, or the name with the first number from 2 on that is free; it is taken then."""
+    names = (name if n == 1 else f"{name}-{n}" for n in count(1))
+    free = next(name for name in names if name not in taken)
+    taken.add(free)
+    return free
 
 
 def to_pil(image: Tensor) -> Image.Image:                        # (3, H, W) in [0, 1]

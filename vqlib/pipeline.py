@@ -2,6 +2,7 @@
 
 Letters: B images, H W pixels, h w grid cells, T = h*w codes per image.
 """
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,16 +67,28 @@ class Pipeline:
     def decode(self, codes: Tensor, name=None, seed=0, batch=8) -> Tensor:
         """Images (B, 3, H, W) on the CPU of codes (B, h, w), or (B, T) of a square grid.
 
-        An image depends on its own codes and the seed only, not on the batch.
+        An image depends on its own codes and the seed only, not on the batch. Raises ValueError
+        for what are no codes of this VQ-VAE.
         """
-        if codes.dim() == 2:
-            side = round(codes.shape[1] ** 0.5)
-            codes = codes.view(-1, side, side)
-        decoder, codes = self.decoder(name, seed), codes.to(self.vqvae.mean.device)
+        K, shape = self.vqvae.cfg.n_codes, tuple(codes.shape)
+        whole = not (codes.is_floating_point() or codes.is_complex())
+        if codes.dim() == 2 and math.isqrt(shape[1]) ** 2 == shape[1]:
+            codes = codes.view(-1, math.isqrt(shape[1]), math.isqrt(shape[1]))
+        if not whole or codes.dim() != 3 or not codes.numel():
+            raise ValueError(f"codes are whole numbers (B, h, w), or (B, T) of a square grid, got "
+                             f"{codes.dtype} {shape}")
+        if codes.min() < 0 or codes.max() >= K:
+            raise ValueError(f"the VQ-VAE knows codes 0..{K - 1}, got {int(codes.min())}.."
+                             f"{int(codes.max())}")
+        decoder, codes = self.decoder(name, seed), codes.long().to(self.vqvae.mean.device)
         return torch.cat([decoder.decode(some).cpu() for some in codes.split(batch)])
 
     def encode(self, images: Tensor) -> Tensor:          # (B, 3, H, W) in [0, 1] -> (B, h, w)
-        """The nearest codes, on the CPU."""
+        """The nearest codes, on the CPU. Raises ValueError for what are no such images."""
+        if not images.is_floating_point() or images.dim() != 4 or images.shape[1] != 3 or not (
+                images.isfinite().all()):
+            raise ValueError("images are (B, 3, H, W), finite numbers in [0, 1], got "
+                             f"{images.dtype} {tuple(images.shape)}")
         return self.vqvae.encode(images.to(self.vqvae.mean.device)).cpu()
 
     def label(self, name: str) -> int:
@@ -153,6 +166,7 @@ def load_pipeline(folder=None, vqvae=None, prior=None, flow_decoder=None,
 
 def load_prior(path, vqvae, kinds=("gpt",)):
     """(the prior of a file, its classes); FileError if it is no prior, or for other codes."""
+    path = Path(path)
     prior, metadata = load_model(path)
     if metadata["kind"] not in kinds:
         raise FileError(f"{path.name} holds a {metadata['kind']}, a {' or '.join(kinds)} is needed")

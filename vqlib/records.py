@@ -6,7 +6,7 @@ number is typed into a text.
 import json
 from pathlib import Path
 
-from vqlib.backend.files import write_atomically
+from vqlib.backend.files import is_there, read_json, write_atomically
 from vqlib.backend.paths import home
 
 # title of a column -> name of its file in data/notebooks/
@@ -23,7 +23,7 @@ def file_of(preset: str, data_title: str) -> Path:
 def record(workspace, notebooks: dict[str, dict[str, str]]) -> Path:
     """Keep rows {measure: value} of notebooks {"01": rows}; those of other notebooks stay."""
     path = file_of(workspace.preset.name, workspace.dataset.title)
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept = read_json(path) if is_there(path) else {}
     text = json.dumps({**kept, **notebooks}, indent=1, ensure_ascii=False, sort_keys=True)
     write_atomically(path, text.encode() + b"\n")
     return path
@@ -39,7 +39,7 @@ def expected(notebook: str, workspace, rows: dict[str, str]) -> str:
         columns["this run"] = rows
     for title, name in SETTINGS.items():
         path = own.with_name(f"{name}.json")
-        kept = json.loads(path.read_text()) if path.exists() else {}
+        kept = read_json(path) if is_there(path) else {}
         if of_setting := rows if path == own else kept.get(notebook):
             columns[title] = of_setting
     measures = dict.fromkeys(name for values in columns.values() for name in values)

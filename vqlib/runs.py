@@ -5,8 +5,10 @@ NAME/state.pt, NAME/log.jsonl and NAME/lock belong to the run whose model is NAM
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from itertools import count, pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +18,7 @@ from vqlib.checkpoint import load_model, load_state, save_state
 from vqlib.identity import difference, sizes_of
 
 AFRESH = "take another folder, or start afresh: --fresh, or delete it"
+WITHOUT_LOG = "the run goes on once the log is deleted"
 
 
 class Run:
@@ -75,16 +78,16 @@ class Run:
     def finished(self):
         """The model beside the folder, such as one that ships; None if there is none.
 
-        One that cannot be read is renamed to *.old. Raises FileError if it was not trained as this
-        run is.
+        One that cannot be read is renamed to *.old, with a warning. Raises FileError if it was not
+        trained as this run is.
         """
         if not self.folder or not is_there(self.model_file):
             return None
         try:
             model, metadata = load_model(self.model_file)
-        except FileError:
+        except FileError as e:
             if rank() == 0:
-                put_away(self.model_file)
+                warnings.warn(f"{e}; it is renamed to {put_away(self.model_file)}", stacklevel=2)
             return None
         if "identity" not in metadata:
             raise FileError(f"{self.model_file.name} is there and does not say what it learnt "
@@ -101,15 +104,24 @@ class Run:
         """Replace the checkpoint; the log is on the disk before."""
         if self.folder:
             if rank() == 0:
-                with self.log_file.open("a") as f:
+                with self.log() as f:
                     os.fsync(f.fileno())
             save_state(self.state_file, {"identity": self.identity, **state})
 
     def append(self, line: dict) -> None:
         """Add a line to the log."""
         if self.folder and rank() == 0:
-            with self.log_file.open("a") as f:
+            with self.log() as f:
                 f.write(json.dumps(line) + "\n")
+
+    @contextmanager
+    def log(self):
+        """The log, to be written at its end. Raises OSError that names it: a full disk does not."""
+        try:
+            with self.log_file.open("a") as f:
+                yield f
+        except OSError as e:
+            raise OSError(e.errno, e.strerror, f"{self.name}/log.jsonl") from e
 
     def cut_log(self, step: int) -> None:
         """Forget lines of updates after `step`, which are made again, and one cut in two."""
@@ -141,9 +153,14 @@ def set_aside(folder: Path) -> None:
     wait_for_all()
 
 
-def put_away(path: Path) -> None:
-    if is_there(path):
-        os.replace(path, path.with_name(f"{path.name}.old"))
+def put_away(path: Path) -> str | None:
+    """Rename a file to *.old, or *.old-2 and so on if that is there: its new name, if it was."""
+    if not is_there(path):
+        return None
+    names = (f"{path.name}.old{f'-{n}' if n > 1 else ''}" for n in count(1))
+    name = next(name for name in names if not os.path.lexists(path.with_name(name)))
+    os.replace(path, path.with_name(name))
+    return name
 
 
 def read_log(folder: Path) -> list[dict]:
@@ -151,17 +168,22 @@ def read_log(folder: Path) -> list[dict]:
 
     Raises FileError that names the line if one is none of a log.
     """
-    *lines, _ = read_regular(Path(folder) / "log.jsonl").decode(errors="replace").split("\n")
-    return [log_line(line, f"{Path(folder).name}/log.jsonl, line {i}")
-            for i, line in enumerate(lines, 1)]
+    *texts, _ = read_regular(Path(folder) / "log.jsonl").decode(errors="replace").split("\n")
+    name = f"{Path(folder).name}/log.jsonl"
+    lines = [log_line(text, f"{name}, line {i}") for i, text in enumerate(texts, 1)]
+    for i, (before, line) in enumerate(pairwise(lines), 2):      # pasted, doubled or of two runs
+        if line["step"] <= before["step"]:
+            raise FileError(f"{name}, line {i} is damaged: update {line['step']} comes after "
+                            f"{before['step']}; {WITHOUT_LOG}")
+    return lines
 
 
 def log_line(text: str, name: str) -> dict:
     try:
         line = json.loads(text)
         finite = all(math.isfinite(value) for value in line.values())
-        if finite and int(line["step"]) > 0:
+        if finite and type(line["step"]) is int and line["step"] > 0:
             return line
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
-    raise FileError(f"{name} is damaged: {text[:40]!r}; the run goes on once the log is deleted")
+    raise FileError(f"{name} is damaged: {text[:40]!r}; {WITHOUT_LOG}")

@@ -87,7 +87,7 @@ def settings_in(identity: dict) -> dict:
     said = {name: identity[name] for name in ("training", "augmentation") if name in identity}
     if "variance" in identity:
         said["divided"] = identity["variance"] != 1
-    if "codes" in identity:
+    if isinstance(identity.get("codes"), dict):
         said["augmentations"] = identity["codes"]["augmentations"]
     return said
 

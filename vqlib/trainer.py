@@ -4,6 +4,7 @@ import math
 import sys
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -14,6 +15,12 @@ from vqlib.backend.files import FileError
 from vqlib.backend.interrupts import Guard
 from vqlib.identity import origin_of, plain, sizes_of
 from vqlib.runs import Run
+
+FRACTIONS = ("weight_decay", "clip", "class_balance")            # others are whole numbers
+
+
+def is_number(value, whole=False) -> bool:
+    return isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,21 @@ class TrainConfig:
         least = {"steps": 0, "batch": 1, "warmup": 0, "weight_decay": 0, "clip": 0, "eval_every": 1,
                  "eval_images": 1, "patience": 0, "save_every": 1, "class_balance": 0, "seed": 0}
         for name, low in least.items():
-            if not low <= getattr(self, name) < 2**32:           # NaN is in no range
-                raise ValueError(f"{name} {getattr(self, name)} must be in {low}..2**32 - 1")
+            value, whole = getattr(self, name), name not in FRACTIONS
+            if not is_number(value, whole) or not low <= value < 2**32:  # NaN is in no range
+                raise ValueError(f"{name} {value!r} must be in {low}..2**32 - 1"
+                                 + ", a whole number" * whole)
+        if self.class_balance > 10:                              # weights would be 0 / 0
+            raise ValueError(f"class_balance {self.class_balance} must be in 0..10; 1 draws all "
+                             "classes equally often")
+        for name in ("lrs", "betas"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple | list) or not all(map(is_number, values)):
+                raise ValueError(f"{name} {values!r} must be a tuple of numbers")
         if not self.lrs or not all(0 < lr < math.inf for lr in self.lrs):
             raise ValueError(f"lrs {self.lrs} must be finite and above 0")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas {self.betas} must be in [0, 1)")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas} must be two numbers in [0, 1)")
 
     def lr(self, step: int) -> float:
         """Learning rate of update `step`, counted from 0."""

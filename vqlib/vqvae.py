@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqlib import settings
 from vqlib.quantizer import Quantized, Quantizer
 
 
@@ -35,6 +36,7 @@ class VQVAEConfig:
         if self.n_down < 1 or self.image_size % 2**self.n_down:
             raise ValueError(f"image_size {self.image_size} is no multiple of {2**self.n_down} "
                              f"(n_down {self.n_down})")
+        settings.check(self)
 
     @property
     def grid(self) -> int:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqlib import settings
 from vqlib.backend.cpu import Linear
 from vqlib.gpt import Block, check_settings, draw, init_weights
 
@@ -22,6 +23,9 @@ class WindowedGPTConfig:
     heads: int = 6
     layers: int = 6
     dropout: float = 0.2
+
+    def __post_init__(self):
+        settings.check(self)
 
     @property
     def window(self) -> int:

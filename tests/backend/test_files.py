@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from vqlib.backend.files import FileError, Lock, read_regular, write_atomically
+from vqlib.backend.files import (
+    FileError,
+    Lock,
+    is_there,
+    read_json,
+    read_regular,
+    write_atomically,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -160,3 +167,24 @@ def test_a_lock_whose_file_says_nothing_is_a_lock(tmp_path, text):
         (tmp_path / "lock").write_text(text)
         with pytest.raises(FileError, match="in use by another process"):
             Lock(tmp_path / "lock").__enter__()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_a_lock_that_is_no_file_is_named(tmp_path, make):
+    make(tmp_path / "lock")
+    with pytest.raises(FileError, match=r"lock is a (folder|pipe)"):
+        Lock(tmp_path / "lock").__enter__()
+
+
+def test_nothing_lies_below_a_file_and_it_is_said_what_is_needed(tmp_path):
+    (tmp_path / "file").write_bytes(b"data")
+    assert not is_there(tmp_path / "file" / "a.bin")
+    with pytest.raises(FileError, match=r"file/a\.bin lies below a file, a folder is needed"):
+        write_atomically(tmp_path / "file" / "a.bin", b"data")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[]", b"3", b"[" * 10**5])
+def test_a_damaged_json_file_is_named(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text)
+    with pytest.raises(FileError, match=r"a\.json is damaged"):
+        read_json(tmp_path / "a.json")

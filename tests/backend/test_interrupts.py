@@ -128,3 +128,25 @@ def test_a_notebook_shows_one_line():
         shell.run_cell("raise Interrupted('vqvae stopped after update 3')")
     """)
     assert ended.stdout + ended.stderr == "Interrupted: vqvae stopped after update 3\n"
+
+
+def test_a_signal_that_is_ignored_stays_so_and_stops_nothing(asked):
+    """As SIGINT in the background of a shell, and SIGHUP under nohup."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    work = Work()
+    with work.guard:
+        work.step(signal.SIGINT)
+        assert work.saved is None
+        work.step(signal.SIGTERM)                                # the guard is still there
+    assert (work.steps, work.saved, asked) == (2, 2, [signal.SIGTERM])
+
+
+def test_a_terminal_that_is_closed_ends_a_run_after_a_save():
+    ended = process("""if True:
+        import os, signal
+        from vqlib.backend.interrupts import Guard
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with Guard(lambda: "saved") as guard:
+            os.kill(os.getpid(), signal.SIGHUP)
+    """)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGHUP, "vqlib: saved\n")

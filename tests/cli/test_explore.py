@@ -4,6 +4,7 @@ import socket
 import pytest
 from conftest import arguments, fails, runs
 
+from vqlib.__main__ import main
 from vqlib.cli import explore
 from vqlib.explorers.explorer import Explorer
 
@@ -41,3 +42,10 @@ def test_the_address_is_printed_and_an_interrupt_ends_calmly(weights, capsys, mo
 
 def interrupted(server):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "x"])
+def test_a_port_that_is_none_is_named(capsys, port):
+    with pytest.raises(SystemExit):
+        main(["explore", "--port", port])
+    assert f"argument --port: {'invalid' if port == 'x' else port}" in capsys.readouterr().err

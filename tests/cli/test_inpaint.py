@@ -1,10 +1,13 @@
 """Laws of `inpaint`: what is kept keeps its codes, what is marked is drawn by the prior."""
+import os
+
 import numpy as np
 import pytest
 import torch
 from conftest import arguments, fails, picture, runs
 from PIL import Image
 
+from vqlib.__main__ import main
 from vqlib.checkpoint import load_model
 from vqlib.data.decode import Geometry
 from vqlib.pictures import read_picture, settings_of, to_pil
@@ -81,3 +84,25 @@ def test_a_seed_out_of_range_is_named(capsys, seed, limit):
     with pytest.raises(SystemExit):
         runs("inpaint", "--seed", seed)
     assert f"{seed} is {limit}" in capsys.readouterr().err
+
+
+def test_a_pipe_keeps_nobody_waiting(weights, photo, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")
+    pipe = tmp_path / "pipe.png"
+    for given in ([pipe], [photo, "--mask", pipe], ["--mask", pipe]):
+        line = fails(capsys, "inpaint", *given, *arguments(weights))
+        assert "pipe.png is a pipe" in line
+
+
+def test_a_picture_is_not_replaced_by_what_is_made_of_it(weights, photo, capsys):
+    before = photo.read_bytes()
+    line = fails(capsys, "inpaint", photo, *arguments(weights), "--out", photo)
+    assert "is one of the pictures given" in line
+    assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--mask", "--out", "--vqvae", "picture"])
+def test_a_name_from_a_variable_that_is_not_set_is_refused(capsys, option):
+    with pytest.raises(SystemExit):
+        main(["inpaint", *([""] if option == "picture" else [option, ""])])
+    assert "is empty: give a name, or leave it out" in capsys.readouterr().err

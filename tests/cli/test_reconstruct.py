@@ -1,5 +1,10 @@
 """Laws of `reconstruct`, `encode` and `decode`: any pictures go in, the same images come out."""
 import csv
+import io
+import os
+import shutil
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,3 +117,51 @@ def test_a_name_in_a_file_leads_to_no_other_folder(weights, tmp_path):
 def test_a_flow_decoder_that_is_not_there_is_refused_before_the_work(weights, mine, capsys):
     line = fails(capsys, "reconstruct", mine, "--vqvae", weights[0], "--decoder", "flow")
     assert "no flow decoder" in line
+
+
+def test_a_picture_named_like_an_output_is_not_replaced(weights, mine, capsys):
+    shutil.copy(mine / "grey.png", mine / "sheet.png")
+    before = (mine / "sheet.png").read_bytes()
+    line = fails(capsys, "reconstruct", mine, "--out", mine, "--vqvae", weights[0])
+    assert "sheet.png is one of the pictures given" in line
+    assert (mine / "sheet.png").read_bytes() == before
+
+
+def save_codes(path, **parts):
+    np.savez(path, **{"codes": np.zeros((2, 4, 4), np.uint16), **parts})
+
+
+def bomb(path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<u2", "fortran_order": False, "shape": (10**8, 100, 100)})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("codes.npy", header.getvalue() + bytes(10**5))
+
+
+def cut(path):
+    save_codes(path)
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def flipped(path):
+    save_codes(path)
+    data = bytearray(path.read_bytes())
+    data[250] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("make", [bomb, cut, flipped, os.mkfifo, Path.mkdir])
+def test_a_file_that_holds_no_codes_is_named(weights, tmp_path, capsys, make):
+    make(tmp_path / "codes.npz")
+    line = fails(capsys, "decode", tmp_path / "codes.npz", "--vqvae", weights[0])
+    assert "codes.npz" in line
+
+
+@pytest.mark.parametrize(("names", "files"), [
+    (["a", "a"], {"a.png", "a-2.png"}), (["a/b", "a_b"], {"a_b.png", "a_b-2.png"}),
+    (["n" * 400, "\n\x1b"], {"n" * 60 + ".png", "_n_x1b.png"}), ("x", {"c-1.png", "c-2.png"})])
+def test_each_picture_has_a_file_of_its_own(weights, tmp_path, names, files):
+    save_codes(tmp_path / "c.npz", names=np.array(names))
+    runs("decode", tmp_path / "c.npz", "--vqvae", weights[0], "--out", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files

@@ -11,7 +11,8 @@ from PIL import ImageOps
 from small_data import array_source, noise
 
 import vqlib.data.cache
-from vqlib.data.cache import build_cache, fingerprint
+from vqlib.backend.files import own
+from vqlib.data.cache import SCRATCH, build_cache, fingerprint, reserve
 from vqlib.data.dataset import Dataset
 from vqlib.data.decode import Geometry
 from vqlib.data.sources import DataError, open_source, read_synthetic
@@ -103,13 +104,26 @@ def test_a_file_that_changed_in_place_is_decoded_again(tmp_path):
     assert after.folder == before.folder
 
 
+def change(folder, **parts):
+    """Another value of the index, or none."""
+    index = json.loads((folder / "index.json").read_text()) | parts
+    kept = {name: value for name, value in index.items() if value is not None}
+    (folder / "index.json").write_text(json.dumps(kept))
+
+
 @pytest.mark.parametrize("damage", [
     lambda folder: (folder / "index.json").write_text("{"),
     lambda folder: (folder / "index.json").write_text("[]"),
     lambda folder: (folder / "images.npy").unlink(),
     lambda folder: (folder / "images.npy").write_bytes(b"cut"),
     lambda folder: (folder / "index.json").unlink(),
-], ids=["index cut", "another index", "no images", "images cut", "no index"])
+    lambda folder: change(folder, rows=[[10**6, "a", "nv", "a"]] * 20),
+    lambda folder: change(folder, groups=["a"]),
+    lambda folder: change(folder, content=None, failed=None),
+    lambda folder: (folder / "images.npy").write_bytes(
+        bytes((folder / "images.npy").stat().st_size)),
+], ids=["index cut", "another index", "no images", "images cut", "no index", "rows of no image",
+        "groups of others", "parts are missing", "images filled"])
 def test_a_damaged_cache_is_built_again(tmp_path, damage):
     source = array_source(noise(20), [f"a{i}" for i in range(20)])
     before = Dataset(source, Geometry(24, 24), cache=tmp_path)
@@ -149,3 +163,42 @@ def test_a_disk_without_room_is_told_before_it_is_full(tmp_path, monkeypatch):
         Dataset(array_source(noise(20), [*"abcdefghijklmnopqrst"]), Geometry(24, 24),
                 cache=tmp_path / "cache")
     assert [*(tmp_path / "cache").iterdir()] == []
+
+
+def test_what_a_killed_build_left_is_swept_by_the_next_and_one_that_goes_on_is_not(tmp_path):
+    source = array_source(noise(20), [f"a{i}" for i in range(20)])
+    for name in ("killed", "going on"):
+        (tmp_path / f"{name}{SCRATCH}x" / "new").mkdir(parents=True)
+    mine = os.open(tmp_path / f"going on{SCRATCH}x", os.O_RDONLY)
+    own(mine)
+    folder = Dataset(source, Geometry(24, 24), cache=tmp_path).folder
+    os.close(mine)
+    assert {*tmp_path.iterdir()} == {folder, tmp_path / f"going on{SCRATCH}x"}
+
+
+def test_a_disk_that_is_full_in_the_end_is_told_and_nothing_is_left(tmp_path, monkeypatch):
+    """Others may fill it after it was asked: a write into a map would be a bus error."""
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(vqlib.data.cache, "reserve", full)
+    with pytest.raises(OSError, match=r"No space left on device: .* \$VQLIB_HOME"):
+        Dataset(array_source(noise(20), [*"abcdefghijklmnopqrst"]), Geometry(24, 24),
+                cache=tmp_path / "cache")
+    assert [*(tmp_path / "cache").iterdir()] == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system has none")
+def test_the_room_of_the_images_is_taken_before_they_are_there(tmp_path):
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate(10**6)
+    assert (tmp_path / "a").stat().st_blocks * 512 < 10**6
+    reserve(tmp_path / "a")
+    assert (tmp_path / "a").stat().st_blocks * 512 >= 10**6
+
+
+def test_a_place_that_cannot_be_written_is_told_with_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"\$VQLIB_HOME"):
+        Dataset(array_source(noise(20), [*"abcdefghijklmnopqrst"]), Geometry(24, 24),
+                cache=tmp_path / "file" / "cache")

@@ -4,6 +4,7 @@ import json
 import matplotlib.pyplot as plt
 import pytest
 
+from vqlib.backend.files import FileError
 from vqlib.studies import results
 
 
@@ -35,3 +36,10 @@ def test_a_figure_shows_each_row_that_has_results(folder):
     labels = [t.get_text() for t in ax.get_yticklabels()]
     assert labels == ["the report's settings", "+ variance scaled right"]
     plt.close(fig)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_file_that_holds_no_result_is_named(tmp_path, text):
+    (tmp_path / "vqvae-ours-0.json").write_text(text)
+    with pytest.raises(FileError, match=r"vqvae-ours-0\.json"):
+        results.read("vqvae", tmp_path)

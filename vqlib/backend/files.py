@@ -32,11 +32,12 @@ def is_there(path: Path) -> bool:
     """
     try:
         mode = os.stat(path).st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):              # nothing lies in a file
         return False
     if not stat.S_ISREG(mode):
         kind = next((kind for kind, is_kind in KINDS.items() if is_kind(mode)), "no file")
-        raise FileError(f"{Path(path).name} is {kind}, a regular file is needed: name another")
+        raise FileError(f"{Path(path).name or path} is {kind}, a regular file is needed: name "
+                        "another")
     return True
 
 
@@ -45,6 +46,20 @@ def read_regular(path: Path) -> bytes:
     if not is_there(path):
         raise FileError(f"{Path(path).name} is missing in {Path(path).parent}")
     return Path(path).read_bytes()
+
+
+def read_json(path: Path) -> dict:
+    """The object of a JSON file. Raises FileError by name if there is none."""
+    try:
+        found = json.loads(read_regular(path))
+        if isinstance(found, dict):
+            return found
+        problem = "no object"
+    except FileError:
+        raise
+    except (ValueError, RecursionError) as e:                    # cut, no UTF-8, nested without end
+        problem = e
+    raise FileError(f"{Path(path).name} is damaged ({problem}): delete it, and make it again")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -57,7 +72,10 @@ def write_atomically(path: Path, data: bytes) -> None:
         return
     path = Path(os.path.realpath(path))
     is_there(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as e:
+        raise FileError(f"{path} lies below a file, a folder is needed: name another place") from e
     sweep(path)
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")  # containers share PIDs
     try:
@@ -108,6 +126,7 @@ class Lock:
         self.path = Path(path)
 
     def __enter__(self):
+        is_there(self.path)                                      # or something else is
         while True:
             self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+")
             if not own(self.file):

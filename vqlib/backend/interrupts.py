@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait for the end of an update, and come after a save."""
+"""Ctrl-C, SIGTERM and a closed terminal wait for the end of an update, and come after a save."""
 import signal
 import sys
 import threading
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from vqlib.backend.distributed import rank
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -31,9 +33,9 @@ class Guard:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # others cannot have handlers
-            if not Guard.live:
-                Guard.before = {number: signal.signal(number, Guard.handle)
-                                for number in (signal.SIGINT, signal.SIGTERM)}
+            if not Guard.live:                                   # what is ignored stays so: nohup
+                Guard.before = {number: signal.signal(number, Guard.handle) for number in SIGNALS
+                                if signal.getsignal(number) is not signal.SIG_IGN}
             Guard.live.append(self)
         return self
 

@@ -6,8 +6,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def home() -> Path:
-    """The folder that holds data/, figures/ and notebooks/: `$VQLIB_HOME`, else this checkout."""
-    return Path(os.environ.get("VQLIB_HOME") or CHECKOUT)
+    """The folder that holds data/, figures/ and notebooks/: `$VQLIB_HOME`, else this checkout.
+
+    A blank name is none, and ~ is the user's folder: a shell does not see it in an env file.
+    """
+    return Path((os.environ.get("VQLIB_HOME") or "").strip() or CHECKOUT).expanduser()
 
 
 def pretrained() -> Path:

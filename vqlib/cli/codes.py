@@ -6,29 +6,31 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vqlib.backend.files import write_atomically
-from vqlib.cli.options import add_command, add_decoder, add_weights, open_pipeline
+from vqlib.backend.files import read_regular, write_atomically
+from vqlib.cli.options import add_command, add_decoder, add_weights, open_pipeline, path
 from vqlib.cli.reconstruct import pictures_of, usable
-from vqlib.data.records import DataError
-from vqlib.pictures import to_png
+from vqlib.data.records import DataError, printable
+from vqlib.pictures import to_png, unique
 from vqlib.pipeline import LEAST_SQUARES
+
+LONGEST = 60  # characters of a name: a file system takes 255 bytes, some characters are four
 
 
 def add(commands) -> None:
     p = add_command(commands, "encode", encode, "pictures -> codes, one .npz file",
                     "python -m vqlib encode --out codes.npz")
-    p.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE",
+    p.add_argument("pictures", nargs="*", type=path, metavar="PICTURE",
                    help="files and folders; default: six lesions that the program paints")
-    p.add_argument("--out", type=Path, default=Path("codes.npz"), metavar="FILE",
+    p.add_argument("--out", type=path, default=Path("codes.npz"), metavar="FILE",
                    help="`codes` (pictures, rows, columns) uint16 and `names`; default: codes.npz")
     p.set_defaults(decoder=LEAST_SQUARES)                      # none is asked to decode
     add_weights(p, prior=False)
 
     p = add_command(commands, "decode", decode, "codes of .npz or .npy -> pictures",
                     "python -m vqlib encode && python -m vqlib decode codes.npz")
-    p.add_argument("codes", type=Path, metavar="FILE",
+    p.add_argument("codes", type=path, metavar="FILE",
                    help="what encode wrote, or an array (n, rows, columns) of whole numbers")
-    p.add_argument("--out", type=Path, default=Path("decoded"), metavar="FOLDER",
+    p.add_argument("--out", type=path, default=Path("decoded"), metavar="FOLDER",
                    help="gets NAME.png; default: decoded")
     add_decoder(p)
     add_weights(p, prior=False)
@@ -71,14 +73,13 @@ def read_codes(path: Path, vqvae) -> tuple[torch.Tensor, list[str]]:
     Raises DataError for what is no such file, for codes outside 0..K-1 and for codes of another
     codebook.
     """
+    content = io.BytesIO(read_regular(path))
     try:
-        found = np.load(path, allow_pickle=False)
+        found = np.load(content, allow_pickle=False)
         named = found if isinstance(found, np.lib.npyio.NpzFile) else {"codes": found}
-        codes, names = named["codes"], named.get("names")
+        codes, names = named["codes"], np.atleast_1d(named.get("names", ()))
         made_with = str(named.get("codebook", codebook_id(vqvae)))
-    except FileNotFoundError as e:
-        raise DataError(f"no such file: {path}") from e
-    except (OSError, ValueError, KeyError, EOFError) as e:
+    except Exception as e:      # NumPy, zipfile and zlib raise what they like; memory for a bomb
         raise DataError(f"{path.name} holds no codes: give what encode wrote, or a .npy of whole "
                         "numbers") from e
     K = vqvae.cfg.n_codes
@@ -92,11 +93,13 @@ def read_codes(path: Path, vqvae) -> tuple[torch.Tensor, list[str]]:
         raise DataError(f"{path.name} was encoded with another VQ-VAE: give that one (--weights "
                         "or --vqvae)")
     codes = torch.from_numpy(codes.astype(np.int64)).view(-1, *codes.shape[-2:])
-    if names is None or len(names) != len(codes):
+    if len(names) != len(codes):
         names = [f"{path.stem}-{i + 1}" for i in range(len(codes))]
-    return codes, [safe_name(str(name)) for name in names]
+    taken = set()                                                # two pictures, two files
+    return codes, [unique(safe_name(str(name)), taken) for name in names]
 
 
 def safe_name(name: str) -> str:
-    """A name from a file as a plain file name: it may not lead to another folder."""
-    return name.replace("/", "_").replace("\\", "_").replace("\0", "_").lstrip(".") or "unnamed"
+    """A name from a file as a plain, printable file name that leads to no other folder."""
+    name = printable(name[:LONGEST]).replace("/", "_").replace("\\", "_")
+    return name.lstrip(".") or "unnamed"

@@ -1,8 +1,6 @@
 """python -m vqlib download: fetch a published data set into data/, or list what there is."""
-from pathlib import Path
-
 from vqlib.backend.paths import home
-from vqlib.cli.options import add_command
+from vqlib.cli.options import add_command, path
 from vqlib.data.catalogue import CATALOGUE
 
 
@@ -11,7 +9,7 @@ def add(commands) -> None:
                     "python -m vqlib download list")
     p.add_argument("name", choices=("list", *CATALOGUE), metavar="NAME", type=str.lower,
                    help="list, or " + ", ".join(CATALOGUE))
-    p.add_argument("--folder", type=Path, metavar="DIR", help="default: data/NAME")
+    p.add_argument("--folder", type=path, metavar="DIR", help="default: data/NAME")
 
 
 def run(args) -> None:
@@ -25,7 +23,7 @@ def run(args) -> None:
     try:
         folder = download(args.name, args.folder)
     except KeyboardInterrupt:
-        raise ValueError("stopped; the same command goes on from here") from None
+        raise KeyboardInterrupt("stopped; the same command goes on from here") from None
     found = folder == home() / "data" / "ham10000"
     print(f"{CATALOGUE[args.name].title} ({CATALOGUE[args.name].licence}) lies in {folder}: "
           + ("it is found without being named" if found else f"--data {folder}"))

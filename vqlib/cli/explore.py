@@ -5,17 +5,17 @@ import webbrowser
 from pathlib import Path
 
 from vqlib.backend.files import write_atomically
-from vqlib.cli.options import add_command, add_data, add_weights, open_pipeline
+from vqlib.cli.options import add_command, add_data, add_weights, open_pipeline, path, port
 
 PORT = 8866
 
 
 def add(commands) -> None:
     p = add_command(commands, "explore", run, __doc__.split(": ")[1], "python -m vqlib explore")
-    p.add_argument("--port", type=int, default=PORT, metavar="N",
+    p.add_argument("--port", type=port, default=PORT, metavar="N",
                    help=f"port, 0: any free one; default: {PORT}, else a free one")
     p.add_argument("--no-browser", action="store_true", help="print the address only")
-    p.add_argument("--html", type=Path, metavar="FILE",
+    p.add_argument("--html", type=path, metavar="FILE",
                    help="write codebook and reconstruction as a page that needs no Python, and "
                         "end; default: serve all five")
     add_data(p)

@@ -10,10 +10,11 @@ from vqlib.cli.options import (
     add_decoder,
     add_sampling,
     add_weights,
+    images,
     in_words,
     open_pipeline,
+    path,
     png_name,
-    positive,
     sampling_of,
     seed,
 )
@@ -29,18 +30,18 @@ def add(commands) -> None:
                     "python -m vqlib inpaint --class mel\n"
                     "with your own picture:\n"
                     "  python -m vqlib inpaint photo.jpg --box 20,20,60,60 --class bcc")
-    p.add_argument("picture", nargs="?", type=Path, metavar="PICTURE",
+    p.add_argument("picture", nargs="?", type=path, metavar="PICTURE",
                    help="any picture, its centre is kept; default: a sample of the class any")
     where = p.add_mutually_exclusive_group()
     where.add_argument("--box", metavar="L,T,R,B", default="25,25,75,75",
                        help="left, top, right, bottom in %% of the square; default: 25,25,75,75")
-    where.add_argument("--mask", type=Path, metavar="FILE",
+    where.add_argument("--mask", type=path, metavar="FILE",
                        help="picture cut like PICTURE, bright where to draw anew; default: --box")
     p.add_argument("--class", dest="label", default="any", metavar="NAME",
                    help="a diagnosis, such as mel, or any; default: any")
-    p.add_argument("--n", type=positive, default=4, help="redraws; default: 4")
+    p.add_argument("--n", type=images, default=4, help="redraws; default: 4")
     p.add_argument("--seed", type=seed, default=0, help="of the draws; default: 0")
-    p.add_argument("--out", type=Path, default=Path("inpainted.png"), metavar="FILE",
+    p.add_argument("--out", type=path, default=Path("inpainted.png"), metavar="FILE",
                    help="PNG sheet: picture, the same from codes with the part marked, redraws; "
                         "default: inpainted.png")
     add_decoder(p)
@@ -49,7 +50,8 @@ def add(commands) -> None:
 
 
 def run(args) -> None:
-    out, pipeline = png_name(args.out), open_pipeline(args, "prior")
+    out = png_name(args.out, [args.picture, args.mask])
+    pipeline = open_pipeline(args, "prior")
     label, sampling = pipeline.label(args.label), sampling_for(args.label, **sampling_of(args))
     original, codes, note = starting_point(args, pipeline)       # (3, S, S), (h, w)
     redrawn = cells_of(args, pipeline)                           # (h, w) bool
@@ -116,12 +118,13 @@ def box_of(text: str) -> list[float]:
 
 def mask_of(args, geometry: Geometry) -> Tensor:                 # -> (S, S), 1: draw anew
     """The mask, cut like the picture. Raises ValueError if it has another shape."""
+    mask = read_picture(args.mask, geometry).image
     if args.picture:
         (w, h), (W, H) = upright_size(args.mask), upright_size(args.picture)
         if abs(w * H - h * W) > max(w, h) + max(W, H):           # more than rounding
             raise ValueError(f"--mask is {w} x {h} px, the picture {W} x {H}: they need the same "
                              "shape")
-    return (read_picture(args.mask, geometry).image.mean(0) > 0.5).float()
+    return (mask.mean(0) > 0.5).float()
 
 
 def mark(image: Tensor, cells: Tensor) -> Tensor:                # (3, S, S), (h, w) bool

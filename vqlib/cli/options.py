@@ -48,6 +48,10 @@ def seed(text: str) -> int:
     return within(text, 0, MAX_SEED)
 
 
+def port(text: str) -> int:
+    return within(text, 0, 2**16 - 1)
+
+
 def within(text: str, least: int, most: int) -> int:
     n = int(text)
     if not least <= n <= most:
@@ -63,16 +67,23 @@ def place(text: str) -> str:
     return text
 
 
+def path(text: str) -> Path:
+    """The name of a file or a folder: an empty one would mean the folder where we are."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty: give a name, or leave it out")
+    return Path(text)
+
+
 def add_weights(p, prior=True) -> None:
     """Which models; `prior`: the command needs one."""
     group = p.add_argument_group("weights")
-    group.add_argument("--weights", type=Path, metavar="FOLDER",
+    group.add_argument("--weights", type=path, metavar="FOLDER",
                        help="with trained models; default: data/pretrained, those that ship")
-    group.add_argument("--vqvae", type=Path, metavar="FILE",
+    group.add_argument("--vqvae", type=path, metavar="FILE",
                        help="alone; then give the other models by file, too")
     if prior:
-        group.add_argument("--prior", type=Path, metavar="FILE", help="instead of the folder's")
-    group.add_argument("--flow-decoder", type=Path, metavar="FILE",
+        group.add_argument("--prior", type=path, metavar="FILE", help="instead of the folder's")
+    group.add_argument("--flow-decoder", type=path, metavar="FILE",
                        help="instead of the folder's")
 
 
@@ -92,10 +103,17 @@ def open_pipeline(args, *needs: str):
     return pipeline
 
 
-def png_name(path: Path) -> Path:
-    """Raises ValueError unless a file of that name can be a PNG."""
+def png_name(path: Path, inputs=()) -> Path:
+    """Raises ValueError unless a file of that name can be a PNG, and is none of the inputs."""
     if path.suffix.lower() != ".png" or path.is_dir():
         raise ValueError(f"--out {path} is no file name that ends in .png")
+    return not_over(path, inputs)
+
+
+def not_over(path: Path, inputs) -> Path:
+    """Raises ValueError if an output would replace one of the files that were given."""
+    if any(given and path.exists() and path.samefile(given) for given in inputs):
+        raise ValueError(f"{path} is one of the pictures given: name another --out")
     return path
 
 

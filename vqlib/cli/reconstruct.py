@@ -8,10 +8,17 @@ import torch
 
 from vqlib import metrics
 from vqlib.backend.files import write_atomically
-from vqlib.cli.options import add_command, add_decoder, add_weights, open_pipeline
+from vqlib.cli.options import (
+    add_command,
+    add_decoder,
+    add_weights,
+    not_over,
+    open_pipeline,
+    path,
+)
 from vqlib.data import synthetic
 from vqlib.data.records import DataError
-from vqlib.pictures import Picture, code_map, read_pictures, sheet, to_png
+from vqlib.pictures import Picture, code_map, list_files, read_pictures, sheet, to_png
 
 ON_SHEET = 16                                                    # pictures: a sheet is to be seen
 
@@ -21,10 +28,10 @@ def add(commands) -> None:
                     "python -m vqlib reconstruct\n"
                     "with your own pictures:\n"
                     "  python -m vqlib reconstruct photo.jpg holiday/ --out mine")
-    p.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE",
+    p.add_argument("pictures", nargs="*", type=path, metavar="PICTURE",
                    help="files and folders: JPEG, PNG, BMP, TIFF, WebP of any size; the centre is "
                         "kept; default: six lesions that the program paints")
-    p.add_argument("--out", type=Path, default=Path("reconstructed"), metavar="FOLDER",
+    p.add_argument("--out", type=path, default=Path("reconstructed"), metavar="FOLDER",
                    help="gets NAME.original.png, one file per decoder, NAME.codes.png, sheet.png "
                         "and psnr.csv (dB); default: reconstructed")
     add_decoder(p, several=True)
@@ -32,11 +39,13 @@ def add(commands) -> None:
 
 
 def run(args) -> None:
-    pipeline, lines, rows = open_pipeline(args), [], []
+    given, pipeline, lines, rows = list_files(args.pictures), open_pipeline(args), [], []
+    not_over(args.out / "sheet.png", given)
     for picture in usable(pictures_of(args.pictures, pipeline)):
         panels, decibels = reconstruct(pipeline, picture, args.decoder)
         for name, image in panels.items():
-            write_atomically(args.out / f"{picture.name}.{name}.png", to_png(image))
+            out = not_over(args.out / f"{picture.name}.{name}.png", given)
+            write_atomically(out, to_png(image))
         lines.append({"picture": picture.name, **decibels, "kept": picture.note})
         if len(rows) < ON_SHEET:
             rows.append(torch.stack([*panels.values()]))         # (panels, 3, S, S)

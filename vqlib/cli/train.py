@@ -4,13 +4,20 @@ The three trainings, in order: the VQ-VAE; the prior on its codes; the flow deco
 `all` does what the preset has of them. `windowed` is the report's prior, our baseline.
 """
 from dataclasses import asdict, replace
-from pathlib import Path
 
 from vqlib import train
 from vqlib.backend.files import FileError, is_there
 from vqlib.checkpoint import load_model, save_model
 from vqlib.cli.fine_tuning import check_init, start_from
-from vqlib.cli.options import HELP, add_compile, add_data, columns_of, compile_parts, positive
+from vqlib.cli.options import (
+    HELP,
+    add_compile,
+    add_data,
+    columns_of,
+    compile_parts,
+    path,
+    positive,
+)
 from vqlib.data.dataset import statistics
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT
@@ -40,12 +47,12 @@ def add(commands) -> None:
     add_data(p)
     p.add_argument("--steps", type=positive, metavar="N",
                    help="updates (all: of each model); default: the preset's")
-    p.add_argument("--out", type=Path, metavar="FILE",
+    p.add_argument("--out", type=path, metavar="FILE",
                    help="NAME.safetensors, the run's checkpoint and log lie in NAME/ beside it; "
                         "default: under data/runs, where the notebooks look")
-    p.add_argument("--vqvae", type=Path, metavar="FILE",
+    p.add_argument("--vqvae", type=path, metavar="FILE",
                    help="whose codes the model learns; default: what train vqvae wrote")
-    p.add_argument("--init", type=Path, metavar="FILE",
+    p.add_argument("--init", type=path, metavar="FILE",
                    help="start from these weights (all: from those of a folder), such as "
                         "data/pretrained; default: from random ones")
     p.add_argument("--accumulate", type=positive, default=1, metavar="N",

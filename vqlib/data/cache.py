@@ -12,11 +12,13 @@ import shutil
 import tempfile
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from vqlib.backend.files import own
 from vqlib.data.decode import Geometry, decode
 from vqlib.data.folders import COPY, JPEG, image_key
 from vqlib.data.near_duplicates import near_groups
@@ -24,6 +26,8 @@ from vqlib.data.records import DataError, Record, Source, printable
 
 CACHE_VERSION = 1  # part of every fingerprint: runs are found by it
 INDEX_VERSION = 2  # of index.json and of how groups are made: older caches are built again
+SCRATCH = ".build-"  # in the name of a folder in which a cache is built
+ROOM = "make room, or name another place with $VQLIB_HOME"
 CHUNK = 64       # images per task: one task per image would cost a tenth more
 
 
@@ -62,29 +66,57 @@ def read_index(folder: Path, source: Source) -> dict | None:
         index = json.loads((folder / "index.json").read_text())
         whole = index["version"] == INDEX_VERSION and index["changed"] == states(source)
         size = (folder / "images.npy").stat().st_size
-        return index if whole and size == index["bytes"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+        if not whole or size != index["bytes"]:
+            return None
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        in_it = all(0 <= place < len(images) for place, _, _, _ in index["rows"])
+        fit = len(index["rows"]) == len(index["groups"]) > 0 and images.dtype == np.uint8
+        return index if in_it and fit and {"failed", "content"} <= index.keys() else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
     """Write the cache of a source; `folder` appears whole or not at all.
 
-    Raises DataError if no image can be used.
+    Raises DataError if no image can be used, OSError that says what to do if there is no room.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep_scratch(folder.parent)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}{SCRATCH}", dir=folder.parent))
+    except OSError as e:
+        raise no_room(e) from e
+    mine = os.open(scratch, os.O_RDONLY)
+    own(mine)                                                      # until it is closed
     try:
         write_cache(source, geometry, scratch / "new")
         if read_index(folder, source) is None:                     # else another process was first
             if folder.exists():
                 os.replace(folder, scratch / "old")
             os.replace(scratch / "new", folder)
-    except OSError:
+    except OSError as e:
         if read_index(folder, source) is None:
-            raise
+            raise no_room(e) from e
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        os.close(mine)
+
+
+def no_room(e: OSError) -> OSError:
+    """The same error with what to do about it."""
+    text = f"{e.strerror}: pictures are decoded into data/cache, {ROOM}"
+    return OSError(e.errno, text, e.filename)
+
+
+def sweep_scratch(folder: Path) -> None:
+    """Remove what killed processes left of the caches that they built."""
+    for scratch in folder.glob(f"*{SCRATCH}*"):
+        with suppress(OSError):                                    # another sweeps it, too
+            file = os.open(scratch, os.O_RDONLY)
+            if own(file):                                          # its builder is no more
+                shutil.rmtree(scratch, ignore_errors=True)
+            os.close(file)
 
 
 def write_cache(source: Source, geometry: Geometry, folder: Path) -> None:
@@ -93,9 +125,10 @@ def write_cache(source: Source, geometry: Geometry, folder: Path) -> None:
     folder.mkdir()
     free = shutil.disk_usage(folder).free                          # a full disk would end Python
     if free < math.prod(shape):
-        raise DataError(f"decoding {n} images takes {math.prod(shape) / 1e9:.1f} GB in "
-                        f"{folder.parent.parent.name}/, {free / 1e9:.1f} GB are free")
+        raise DataError(f"decoding {n} images takes {math.prod(shape) / 1e9:.3g} GB in "
+                        f"{folder.parent.parent.name}/, {free / 1e9:.3g} GB are free: {ROOM}")
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
+    reserve(folder / "images.npy")
 
     def decode_chunk(start: int) -> list[str | None]:
         places = range(start, min(start + CHUNK, n))
@@ -110,6 +143,13 @@ def write_cache(source: Source, geometry: Geometry, folder: Path) -> None:
     size = (folder / "images.npy").stat().st_size
     index |= {"version": INDEX_VERSION, "changed": changed, "bytes": size}
     (folder / "index.json").write_text(json.dumps(index))
+
+
+def reserve(path: Path) -> None:
+    """Take a file's room on the disk now: a write into the map of a full disk would end Python."""
+    if hasattr(os, "posix_fallocate"):                             # not on macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def decode_into(images: np.ndarray, i: int, source: Source, geometry: Geometry) -> str | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vqlib.backend.files import write_atomically
+from vqlib.backend.files import is_there, read_json, write_atomically
 
 
 class Parts:
@@ -26,14 +26,14 @@ class Parts:
         self.kept: dict[str, dict] = {}
         self.name, self.done, self.total, self.seconds = "", 0, 0, 0.0
         self.before = self.shown = time.monotonic()
-        if path and path.exists():
+        if path and is_there(path):
             self.kept = self.found()
 
     def found(self) -> dict:
         """What the file keeps, nothing if it is of another evaluation."""
         try:
-            file = json.loads(self.path.read_text())
-            identity, parts = file["identity"], file["parts"]
+            file = read_json(self.path)
+            identity, parts = file["identity"], dict(file["parts"])
         except (ValueError, KeyError, TypeError) as error:
             self.say(f"{self.path.name} is damaged ({error}): starting afresh")
             return {}

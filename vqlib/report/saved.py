@@ -1,9 +1,9 @@
 """What the notebooks saved of a run: metrics, models and figures, or what to run for them."""
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from vqlib.backend.files import read_json
 from vqlib.backend.paths import home
 from vqlib.checkpoint import load_model
 from vqlib.plots import figure_folder
@@ -48,7 +48,7 @@ class Run:
 
     def metrics(self) -> dict[str, dict]:
         """{notebook: what it saved}."""
-        return {path.stem: json.loads(path.read_text()) for path in self.saved}
+        return {path.stem: read_json(path) for path in self.saved}
 
     def models(self) -> dict[str, tuple]:
         """{name: (model, metadata)}."""

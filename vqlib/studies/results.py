@@ -1,9 +1,9 @@
 """Results of the studies: read from JSON, as a table, as a figure."""
-import json
 from pathlib import Path
 
 import numpy as np
 
+from vqlib.backend.files import FileError, read_json
 from vqlib.studies.runner import STUDIES
 from vqlib.studies.study import FOLDER
 
@@ -15,7 +15,9 @@ def read(name: str, folder: Path = FOLDER) -> dict[str, dict[int, dict]]:
     """
     found = {row.key: {} for row in STUDIES[name].rows}
     for path in sorted(Path(folder).glob(f"{name}-*.json")):
-        result = json.loads(path.read_text())
+        result = read_json(path)
+        if not {"key", "seed", "metrics"} <= result.keys():
+            raise FileError(f"{path.name} is no result of a study: delete it, and run the study")
         if result["key"] in found:
             found[result["key"]][result["seed"]] = result["metrics"]
     return {key: seeds for key, seeds in found.items() if seeds}
@@ -26,7 +28,7 @@ def setup(name: str, folder: Path = FOLDER) -> str:
     path = next(iter(sorted(Path(folder).glob(f"{name}-*.json"))), None)
     if path is None:
         return "not run"
-    found = json.loads(path.read_text())["setup"]
+    found = read_json(path)["setup"]
     has = "updates" in found
     trained = f", {found['updates']:,} updates of {found['batch']} images" if has else ""
     return found["data"] + trained

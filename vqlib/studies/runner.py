@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vqlib.backend.files import write_atomically
+from vqlib.backend.files import is_there, read_json, write_atomically
 from vqlib.studies.codec_study import CodecStudy
 from vqlib.studies.limits_study import LimitsStudy
 from vqlib.studies.prior_study import PriorStudy
@@ -21,7 +21,7 @@ STUDIES: dict[str, type[Study]] = {
 
 def is_current(path: Path, settings: dict) -> bool:
     """Whether the file is there and holds a result with these settings, see Study.settings."""
-    return path.exists() and settings.items() <= json.loads(path.read_text()).items()
+    return is_there(path) and settings.items() <= read_json(path).items()
 
 
 def run(study: Study, row, seed: int, folder: Path = FOLDER) -> bool:
