@@ -111,6 +111,13 @@ def change(folder, **parts):
     (folder / "index.json").write_text(json.dumps(kept))
 
 
+def flip(path, place):
+    """Change one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize("damage", [
     lambda folder: (folder / "index.json").write_text("{"),
     lambda folder: (folder / "index.json").write_text("[]"),
@@ -122,8 +129,10 @@ def change(folder, **parts):
     lambda folder: change(folder, content=None, failed=None),
     lambda folder: (folder / "images.npy").write_bytes(
         bytes((folder / "images.npy").stat().st_size)),
+    lambda folder: flip(folder / "images.npy", -1),
+    lambda folder: flip(folder / "images.npy", 2000),
 ], ids=["index cut", "another index", "no images", "images cut", "no index", "rows of no image",
-        "groups of others", "parts are missing", "images filled"])
+        "groups of others", "parts are missing", "images filled", "last bit", "a pixel's bit"])
 def test_a_damaged_cache_is_built_again(tmp_path, damage):
     source = array_source(noise(20), [f"a{i}" for i in range(20)])
     before = Dataset(source, Geometry(24, 24), cache=tmp_path)

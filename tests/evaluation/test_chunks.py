@@ -72,11 +72,21 @@ def test_what_was_done_before_an_error_is_kept(own):
     assert (function.images, done.images) == (8, 4)
 
 
-@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+@pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04"])
 def test_a_damaged_file_is_computed_again(own, content):
-    (own.folder / "means.npy").write_bytes(content)
+    (own.folder / "means.npz").write_bytes(content)
     found = once_per_image(Counted(), own, np.arange(3), "means")
     assert torch.equal(found, Counted()(own[np.arange(3)]))
+
+
+def test_a_flipped_bit_of_what_is_kept_is_noticed(own):
+    once_per_image(Counted(), own, np.arange(3), "means")
+    path = own.folder / "means.npz"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        found = once_per_image(Counted(), own, np.arange(3), "means")
+        assert torch.equal(found, Counted()(own[np.arange(3)])), place
 
 
 def test_another_name_is_another_function(own):

@@ -2,7 +2,7 @@
 
 images.npy holds (N, 3, S, S) uint8; index.json names each usable image, its class, its lesion and
 its group of near-duplicates, says why other images could not be used, and how the files looked:
-a file that was changed since is decoded again.
+a file that was changed since is decoded again, and so is everything if a bit of images.npy flipped.
 """
 import hashlib
 import json
@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import tempfile
+import zlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,7 +26,7 @@ from vqlib.data.near_duplicates import near_groups
 from vqlib.data.records import DataError, Record, Source, printable
 
 CACHE_VERSION = 1  # part of every fingerprint: runs are found by it
-INDEX_VERSION = 2  # of index.json and of how groups are made: older caches are built again
+INDEX_VERSION = 3  # of index.json and of how groups are made: older caches are built again
 SCRATCH = ".build-"  # in the name of a folder in which a cache is built
 ROOM = "make room, or name another place with $VQLIB_HOME"
 CHUNK = 64       # images per task: one task per image would cost a tenth more
@@ -71,9 +72,17 @@ def read_index(folder: Path, source: Source) -> dict | None:
         images = np.load(folder / "images.npy", mmap_mode="r")
         in_it = all(0 <= place < len(images) for place, _, _, _ in index["rows"])
         fit = len(index["rows"]) == len(index["groups"]) > 0 and images.dtype == np.uint8
-        return index if in_it and fit and {"failed", "content"} <= index.keys() else None
+        told = fit and in_it and {"failed", "content"} <= index.keys()
+        return index if told and index["checksums"] == checksums(images) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def checksums(images: np.ndarray) -> list[int]:                     # (N, 3, S, S)
+    """CRC-32 of every `CHUNK` images. It takes about a second per GB."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda start: zlib.crc32(images[start : start + CHUNK]),
+                             range(0, len(images), CHUNK)))
 
 
 def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
@@ -141,7 +150,8 @@ def write_cache(source: Source, geometry: Geometry, folder: Path) -> None:
         index = index_of(source, images, failures)
         flushed.result()
     size = (folder / "images.npy").stat().st_size
-    index |= {"version": INDEX_VERSION, "changed": changed, "bytes": size}
+    index |= {"version": INDEX_VERSION, "changed": changed, "bytes": size,
+              "checksums": checksums(images)}
     (folder / "index.json").write_text(json.dumps(index))
 
 

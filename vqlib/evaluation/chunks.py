@@ -37,7 +37,7 @@ def once_per_image(
     decoded images that keeps the results; another function needs another name. A file that is no
     such array is computed again. progress(done, n) is called after each chunk of new images.
     """
-    path = dataset.folder / f"{name}.npy"
+    path = dataset.folder / f"{name}.npz"
     kept, places = read_kept(path, len(dataset.images)), dataset.places[rows]
     if kept is None:
         missing = np.arange(len(rows))
@@ -58,10 +58,11 @@ def once_per_image(
 
 
 def read_kept(path: Path, n: int) -> np.ndarray | None:
-    """The array (n, d) in a file, None if there is no such array."""
+    """The array (n, d) in a file, None if there is no such array or a bit of it flipped."""
     try:
-        kept = np.load(path)
-    except (OSError, ValueError, EOFError):
+        with np.load(path) as file:
+            kept = file["kept"]                                      # checked by its CRC-32
+    except Exception:                                              # zip raises what it likes
         return None
     fits = kept.ndim == 2 and len(kept) == n and kept.shape[1] and kept.dtype == np.float32
     return kept if fits else None
@@ -70,7 +71,7 @@ def read_kept(path: Path, n: int) -> np.ndarray | None:
 def keep(path: Path, array: np.ndarray) -> None:
     """Write an array; where the folder cannot be written it is computed again the next time."""
     buffer = io.BytesIO()
-    np.save(buffer, array)
+    np.savez(buffer, kept=array)
     try:
         write_atomically(path, buffer.getvalue())
     except OSError as error:
