@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +48,12 @@ def umap_file(vectors: np.ndarray) -> str:                       # (K, D)
 
 
 def known_umap(vectors: np.ndarray) -> np.ndarray | None:        # (K, D) -> (K, 2)
-    """UMAP's coordinates if they ship or were computed before."""
+    """UMAP's coordinates if they ship or were computed before; a damaged file counts as none."""
     for folder in (pretrained(), home() / "data" / "cache"):
-        path = folder / umap_file(vectors)
-        if path.exists():
-            return np.loadtxt(path, delimiter=",", ndmin=2)
+        with suppress(FileNotFoundError, ValueError):
+            points = np.loadtxt(folder / umap_file(vectors), delimiter=",", ndmin=2)
+            if points.shape == (len(vectors), 2) and np.isfinite(points).all():
+                return points
     return None
 
 
