@@ -479,20 +479,20 @@ print(f"greedy sampling agrees with full passes on {agreement:.2%} of the cells"
 # ## Optional: which codes carry samples away from photographs?
 #
 # Give the prior the first codes of held-out photographs, and let it draw the rest. With all codes
-# known these are reconstructions, with none they are samples. Predict: does the distance come from
-# the first sixteen codes, which lay out the lesion, or from the many that follow?
+# known these are the reconstructions above, with none the samples. Predict: does the distance come
+# from the first sixteen codes, which lay out the lesion, or from the many that follow?
 
 # %%
 if photographs:
     T, photographed = side * side, real_codes.flatten(1).cpu()                      # (n, T)
     turns = gpt.generation_order.argsort().cpu()                    # of each cell
-    for known in (T, T // 2, T // 4, T // 16):
+    for known in (T // 2, T // 4, T // 16):
         keep = (turns < known).expand(len(photographed), -1)
         completed = gpt.generate(context.labels, **SETTINGS, seed=SEED, known=photographed,
                                  keep=keep)
         embedded = context.embed(context.decode(completed, context.decoders["flow"]))
         print(f"first {known:3d} codes known: KID-Lite0 "
-              f"{tables.kid(context.distances(embedded, paired=False))}")
+              f"{tables.kid(context.distances(embedded, paired=True))}")
 
 # %% [markdown]
 # @@
