@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
 from vqlib import metrics, plots
 
@@ -67,6 +68,20 @@ def test_the_same_drawing_gives_the_same_bytes_and_names_its_data(workspace, hom
         plt.close(fig)
         written.append((home / "figures" / "smoke" / "02_curve.png").read_bytes())
     assert written[0] == written[1]
+
+
+def test_a_dollar_in_a_name_is_shown_and_numbers_of_log_axes_stay_formulas(workspace, home):
+    name = "$x_$ and $y^$"                                       # no formula that can be read
+    fig, (ax, log) = plt.subplots(2)
+    ax.plot([1, 2], label=name)
+    ax.set_xticks([0, 1], [name, "b"])
+    ax.set(title=name, ylabel=name)
+    ax.legend()
+    log.plot([1, 1000])
+    log.set_yscale("log")
+    plots.save(fig, workspace, "02_curve")
+    assert not any(text.get_parse_math() for text in fig.findobj(Text) if text.get_text() == name)
+    assert all(label.get_parse_math() for label in log.get_yticklabels())
 
 
 @pytest.mark.parametrize(("suffix", "head"), [("pdf", b"%PDF"), ("svg", b"<?xml")])

@@ -12,6 +12,7 @@ import PIL.Image
 import torch
 from IPython import get_ipython
 from IPython.display import Image, display
+from matplotlib.text import Text
 from torch import Tensor
 
 from vqlib import metrics
@@ -52,6 +53,7 @@ def save(fig, workspace, name: str, source="") -> None:
         raise ValueError(f"VQLIB_FIGURES={suffix}: figures are written as {', '.join(UNDATED)}")
     source = source or f"{workspace.dataset.title}, preset {workspace.preset.name}"
     fig.text(1, -0.005, source, ha="right", va="top", fontsize=9, color="0.4")
+    show_dollars(fig)
     path = figure_folder(workspace.preset.name) / f"{name}.{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, metadata={UNDATED[suffix]: None}, bbox_inches="tight")
@@ -86,6 +88,18 @@ def show_images(ax, images: Tensor, per_row=8, title=""):        # (n, 3, H, W) 
     ax.set_axis_off()
     ax.set_title(title)
     return ax
+
+
+def show_dollars(fig) -> None:
+    """Show a $ in the name of a class or folder as it is: to matplotlib it begins a formula.
+
+    The numbers on log axes are formulas, and remain so.
+    """
+    axes = [axis for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)]
+    formulas = [label for axis in axes if axis.get_scale() == "log"
+                for label in axis.get_ticklabels(which="both")]
+    for text in set(fig.findobj(Text)).difference(formulas):
+        text.set_parse_math(False)
 
 
 def curve(ax, log: list[dict], key: str, label="", smooth=1, **style):
