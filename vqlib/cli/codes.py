@@ -31,7 +31,7 @@ def add(commands) -> None:
     p.add_argument("codes", type=path, metavar="FILE",
                    help="what encode wrote, or an array (n, rows, columns) of whole numbers")
     p.add_argument("--out", type=path, default=Path("decoded"), metavar="FOLDER",
-                   help="gets NAME.png; default: decoded")
+                   help="gets NAME.decoded.png; default: decoded")
     add_decoder(p)
     add_weights(p, prior=False)
 
@@ -54,9 +54,9 @@ def encode(args) -> None:
 def decode(args) -> None:
     pipeline = open_pipeline(args)
     codes, names = read_codes(args.codes, pipeline.vqvae)        # (n, h, w)
-    for name, own in zip(names, codes):
+    for name, own in zip(names, codes):                          # NAME.png may be the original
         image = pipeline.decode(own[None], args.decoder)[0]
-        write_atomically(args.out / f"{name}.png", to_png(image))
+        write_atomically(args.out / f"{name}.decoded.png", to_png(image))
     print(f"wrote {args.out}/: {len(names)} pictures, "
           f"{args.decoder or pipeline.decoders[0]} decoder")
 
