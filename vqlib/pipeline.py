@@ -181,7 +181,7 @@ def load_prior(path, vqvae, kinds=("gpt",)):
 
 def load_flow_decoder(path, vqvae) -> FlowDecoder:
     """The flow decoder of a file; raises FileError if it is for other code vectors or cells."""
-    flow_decoder, _ = load_model(path, "flow_decoder", "python -m vqlib train flow-decoder")
+    flow_decoder, _ = load_model(path, "flow_decoder")
     with naming(path):
         assert_decodes(flow_decoder, vqvae)
     return flow_decoder.to(vqvae.mean.device)

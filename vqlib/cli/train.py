@@ -145,11 +145,12 @@ def with_steps(config, args):
 
 def codes_of(ws, args) -> VQVAE:
     """The VQ-VAE whose codes are learnt; FileError if it was trained on other crops."""
-    path = args.vqvae or ws.folder / "vqvae.safetensors"
-    vqvae, metadata = load_model(path, "vqvae", "python -m vqlib train vqvae")
+    file = args.vqvae or ws.folder / "vqvae.safetensors"
+    made_by = "" if args.vqvae else "python -m vqlib train vqvae"
+    vqvae, metadata = load_model(file, "vqvae", made_by)
     crops = asdict(ws.dataset.geometry)
     if (found := metadata.get("geometry", crops)) != crops:
-        raise FileError(f"{path.name} was trained on crops {found}, preset {ws.preset.name} has "
+        raise FileError(f"{file.name} was trained on crops {found}, preset {ws.preset.name} has "
                         f"{crops}: choose the preset it was trained with")
     return vqvae.to(ws.device)
 
