@@ -324,19 +324,31 @@ def test_compiled_commands_give_what_plain_ones_give(short, ham, tmp_path):
     """The backend `eager` runs the graphs that Dynamo finds; all else is what a GPU runs."""
     data, found = ["--preset", "smoke", "--data", ham[0]], {}
     for name, flag in {"plain": [], "compiled": ["--compile", "eager"]}.items():
-        v, p = (tmp_path / f"{part}-{name}.safetensors" for part in "vp")
+        v, p, f = (tmp_path / f"{part}-{name}.safetensors" for part in "vpf")
         png = tmp_path / f"{name}.png"
         for command in (["train", "vqvae", *data, "--out", v],
                         ["train", "prior", *data, "--vqvae", v, "--out", p],
+                        ["train", "flow-decoder", *data, "--vqvae", v, "--out", f],
                         ["sample", "--vqvae", v, "--prior", p, "--n", "2", "--out", png]):
             torch._dynamo.reset()
             counters.clear()
             runs(*command, *flag)
             assert (counters["stats"]["unique_graphs"] > 0) == bool(flag)
-        found[name] = [load_model(path)[0].state_dict() for path in (v, p)], png.read_bytes()
+        found[name] = [load_model(path)[0].state_dict() for path in (v, p, f)], png.read_bytes()
     for plain, compiled in zip(found["plain"][0], found["compiled"][0]):
         torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
     assert found["plain"][1] == found["compiled"][1]
+
+
+def test_a_flow_decoder_starts_from_the_seed_of_its_training(short, weights, ham, monkeypatch):
+    smoke, started = PRESETS["smoke"], []
+    monkeypatch.setitem(PRESETS, "smoke", replace(
+        smoke, flow_decoder_training=replace(smoke.flow_decoder_training, seed=3)))
+    monkeypatch.setattr("vqlib.train.train_flow_decoder",
+                        lambda model, *_: started.append(model.state_dict()) or [])
+    runs("train", "flow-decoder", "--preset", "smoke", "--data", ham[0], "--vqvae", weights[0])
+    for name, w in FlowDecoder(smoke.flow_decoder, seed=3).state_dict().items():
+        assert torch.equal(started[0][name].cpu(), w), name
 
 
 def test_a_compiled_sampler_is_not_compiled_for_each_cell_anew(gpt, codes):

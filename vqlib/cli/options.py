@@ -158,7 +158,8 @@ def sampling_of(args) -> dict:
 
 
 def compile_parts(model, backend: str | None) -> None:
-    """torch.compile in place: encoder and decoder, or a prior's blocks and their sampling step.
+    """torch.compile in place: encoder and decoder, a flow decoder's layers, or a prior's blocks
+    and their sampling step.
 
     Weights keep their names; the quantizer stays as it is.
     """
@@ -167,7 +168,7 @@ def compile_parts(model, backend: str | None) -> None:
     if backend not in (known := torch.compiler.list_backends(exclude_tags=())):
         raise ValueError(f"no backend {backend!r} for --compile; there are {', '.join(known)}")
     blocks = getattr(model, "blocks", None)
-    for part in blocks or (model.encoder, model.decoder):
+    for part in blocks or getattr(model, "layers", None) or (model.encoder, model.decoder):
         part.compile(backend=backend)
     for block in blocks or ():
         block.step = torch.compile(block.step, backend=backend)

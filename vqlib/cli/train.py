@@ -22,7 +22,7 @@ from vqlib.data.dataset import statistics
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT
 from vqlib.metrics import assert_fits
-from vqlib.presets import PRESETS
+from vqlib.presets import PRESETS, choose
 from vqlib.progress import watch
 from vqlib.runs import folder_of, set_aside
 from vqlib.vqvae import VQVAE
@@ -88,7 +88,9 @@ def check_files(args) -> None:
         is_there(args.out)                                       # or something else is
     if args.vqvae and args.model in ("all", "vqvae"):
         raise ValueError(f"train {args.model} trains its own VQ-VAE: leave out --vqvae")
-    check_init(args, PIPELINE if args.model == "all" else (args.model,))
+    preset = choose(args.preset)
+    check_init(args, {name: settings_of(preset, name) for name in (
+        PIPELINE if args.model == "all" else (args.model,))})
 
 
 def settings_of(preset, name: str):
@@ -130,7 +132,8 @@ def train_windowed(ws, args) -> None:
 def train_flow_decoder(ws, args) -> None:
     p, vqvae = ws.preset, codes_of(ws, args)
     config = with_steps(p.flow_decoder_training, args)
-    flow_decoder = FlowDecoder(p.flow_decoder).to(ws.device)
+    flow_decoder = FlowDecoder(p.flow_decoder, config.seed).to(ws.device)
+    compile_parts(flow_decoder, args.compile)
     finish(ws, args, "flow-decoder", flow_decoder, config, lambda folder: train.train_flow_decoder(
         flow_decoder, vqvae, ws.dataset, config, p.augment, folder, args.accumulate))
 
