@@ -14,6 +14,8 @@ from PIL import Image
 
 from vqlib.__main__ import main
 from vqlib.checkpoint import load_model, save_model
+from vqlib.cli.options import not_over
+from vqlib.data import folders
 from vqlib.data.decode import Geometry
 from vqlib.metrics import psnr
 from vqlib.pictures import read_picture, to_pil
@@ -133,6 +135,21 @@ def test_a_picture_named_like_an_output_is_not_replaced(weights, mine, capsys):
     line = fails(capsys, "reconstruct", mine, "--out", mine, "--vqvae", weights[0])
     assert "sheet.png is one of the pictures given" in line
     assert (mine / "sheet.png").read_bytes() == before
+
+
+def test_folders_are_listed_once(weights, mine, tmp_path, monkeypatch):
+    walked, walk = [], folders.list_files
+    monkeypatch.setattr(folders, "list_files", lambda path: walked.append(path) or walk(path))
+    runs("reconstruct", mine, "--vqvae", weights[0], "--out", tmp_path / "out")
+    assert walked == [mine]
+
+
+def test_an_output_that_is_not_there_is_compared_with_no_picture(tmp_path):
+    """Of ten thousand pictures each has three outputs: that would be 300 million comparisons."""
+    class Given:
+        def __fspath__(self):
+            pytest.fail("compared")
+    assert not_over(tmp_path / "new.png", [Given()]) == tmp_path / "new.png"
 
 
 def save_codes(path, **parts):

@@ -15,7 +15,7 @@ from vqlib.cli.options import (
     add_sampling,
     add_weights,
     columns_of,
-    path,
+    path_name,
     positive,
     sampling_of,
 )
@@ -56,7 +56,8 @@ def add(commands) -> None:
                    help=f"guidance of samples for class recall and CAS; default: {GUIDANCE:g}")
     p.add_argument("--images", type=positive, metavar="N",
                    help="held-out images for generation, 256 take two minutes; default: all")
-    p.add_argument("--json", type=path, metavar="FILE", help="write here, too, besides printing")
+    p.add_argument("--json", type=path_name, metavar="FILE",
+                   help="write here, too, besides printing")
     add_sampling(p, shipped=True)
     add_weights(p)
 

@@ -11,7 +11,7 @@ from vqlib.cli.options import (
     add_weights,
     columns_of,
     open_pipeline,
-    path,
+    path_name,
     port,
 )
 
@@ -23,7 +23,7 @@ def add(commands) -> None:
     p.add_argument("--port", type=port, default=PORT, metavar="N",
                    help=f"port, 0: any free one; default: {PORT}, else a free one")
     p.add_argument("--no-browser", action="store_true", help="print the address only")
-    p.add_argument("--html", type=path, metavar="FILE",
+    p.add_argument("--html", type=path_name, metavar="FILE",
                    help="write codebook and reconstruction as a page that needs no Python, and "
                         "end; default: serve all five")
     add_data(p)

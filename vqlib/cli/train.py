@@ -15,7 +15,7 @@ from vqlib.cli.options import (
     add_data,
     columns_of,
     compile_parts,
-    path,
+    path_name,
     positive,
 )
 from vqlib.data.dataset import statistics
@@ -47,12 +47,12 @@ def add(commands) -> None:
     add_data(p)
     p.add_argument("--steps", type=positive, metavar="N",
                    help="updates (all: of each model); default: the preset's")
-    p.add_argument("--out", type=path, metavar="FILE",
+    p.add_argument("--out", type=path_name, metavar="FILE",
                    help="NAME.safetensors, the run's checkpoint and log lie in NAME/ beside it; "
                         "default: under data/runs, where the notebooks look")
-    p.add_argument("--vqvae", type=path, metavar="FILE",
+    p.add_argument("--vqvae", type=path_name, metavar="FILE",
                    help="whose codes the model learns; default: what train vqvae wrote")
-    p.add_argument("--init", type=path, metavar="FILE",
+    p.add_argument("--init", type=path_name, metavar="FILE",
                    help="start from these weights (all: from those of a folder), such as "
                         "data/pretrained; default: from random ones")
     p.add_argument("--accumulate", type=positive, default=1, metavar="N",
