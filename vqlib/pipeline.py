@@ -133,12 +133,11 @@ def models_of(workspace):
     return pretrained(), None
 
 
-def load_pipeline(folder=None, vqvae=None, prior=None, flow_decoder=None,
-                  needs=("vqvae",)) -> Pipeline:
+def load_pipeline(folder=None, vqvae=None, prior=None, flow_decoder=None, needs=()) -> Pipeline:
     """Models of a folder, of files given one by one, or, without any, those that ship.
 
     folder: default data/pretrained. vqvae: with it nothing is looked for in the folder, whose
-        other models know other codes. needs: what must be there, of vqvae, prior and flow-decoder;
+        other models know other codes. needs: what else must be there, of prior and flow-decoder;
         a flow decoder is taken if it is there.
     Raises FileError for missing, damaged and foreign files, ValueError for models that do not fit.
     """
