@@ -25,6 +25,7 @@ from vqlib.metrics import assert_fits
 from vqlib.presets import PRESETS, choose
 from vqlib.progress import watch
 from vqlib.runs import folder_of, set_aside
+from vqlib.shipped import RUNS
 from vqlib.vqvae import VQVAE
 from vqlib.windowed_gpt import WindowedGPT
 from vqlib.workspace import open_workspace
@@ -88,14 +89,13 @@ def check_files(args) -> None:
         is_there(args.out)                                       # or something else is
     if args.vqvae and args.model in ("all", "vqvae"):
         raise ValueError(f"train {args.model} trains its own VQ-VAE: leave out --vqvae")
-    preset = choose(args.preset)
-    check_init(args, {name: settings_of(preset, name) for name in (
-        PIPELINE if args.model == "all" else (args.model,))})
+    names, preset = PIPELINE if args.model == "all" else (args.model,), choose(args.preset)
+    check_init(args, {name: settings_of(preset, name) for name in names})
 
 
 def settings_of(preset, name: str):
     """The preset's config of a model; None if it does not have that model."""
-    return getattr(preset, name.replace("-", "_"))
+    return getattr(preset, RUNS[name])
 
 
 def train_vqvae(ws, args) -> None:
