@@ -127,10 +127,13 @@ def test_a_foreign_file_is_refused_by_name_and_never_run(tmp_path, write):
 
 
 def test_a_missing_file_says_what_makes_it(tmp_path):
-    with pytest.raises(FileError, match=r"vqvae\.safetensors is missing: notebook 02 makes it"):
-        load_model(tmp_path / "vqvae.safetensors", "vqvae", "notebook 02")
-    with pytest.raises(FileError, match=rf"x\.safetensors is missing in {tmp_path}"):
-        load_model(tmp_path / "x.safetensors")
+    path, missing = tmp_path / "x.safetensors", rf"^x\.safetensors is missing in {tmp_path}"
+    with pytest.raises(FileError, match=rf"{missing}: notebook 02 makes it.* that ship are taken$"):
+        load_model(path, "vqvae", "notebook 02")
+    with pytest.raises(FileError, match=rf"{missing}: train vqvae makes it, run that first$"):
+        load_model(path, "vqvae", "train vqvae")
+    with pytest.raises(FileError, match=rf"{missing}$"):
+        load_model(path)
 
 
 def test_a_model_of_another_kind_is_refused(saved):

@@ -1,5 +1,6 @@
 """Laws of the command line: the library's own metrics, and faults in one line that names them."""
 
+import errno
 import json
 import os
 import re
@@ -323,19 +324,31 @@ def test_compiled_commands_give_what_plain_ones_give(short, ham, tmp_path):
     """The backend `eager` runs the graphs that Dynamo finds; all else is what a GPU runs."""
     data, found = ["--preset", "smoke", "--data", ham[0]], {}
     for name, flag in {"plain": [], "compiled": ["--compile", "eager"]}.items():
-        v, p = (tmp_path / f"{part}-{name}.safetensors" for part in "vp")
+        v, p, f = (tmp_path / f"{part}-{name}.safetensors" for part in "vpf")
         png = tmp_path / f"{name}.png"
         for command in (["train", "vqvae", *data, "--out", v],
                         ["train", "prior", *data, "--vqvae", v, "--out", p],
+                        ["train", "flow-decoder", *data, "--vqvae", v, "--out", f],
                         ["sample", "--vqvae", v, "--prior", p, "--n", "2", "--out", png]):
             torch._dynamo.reset()
             counters.clear()
             runs(*command, *flag)
             assert (counters["stats"]["unique_graphs"] > 0) == bool(flag)
-        found[name] = [load_model(path)[0].state_dict() for path in (v, p)], png.read_bytes()
+        found[name] = [load_model(path)[0].state_dict() for path in (v, p, f)], png.read_bytes()
     for plain, compiled in zip(found["plain"][0], found["compiled"][0]):
         torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
     assert found["plain"][1] == found["compiled"][1]
+
+
+def test_a_flow_decoder_starts_from_the_seed_of_its_training(short, weights, ham, monkeypatch):
+    smoke, started = PRESETS["smoke"], []
+    monkeypatch.setitem(PRESETS, "smoke", replace(
+        smoke, flow_decoder_training=replace(smoke.flow_decoder_training, seed=3)))
+    monkeypatch.setattr("vqlib.train.train_flow_decoder",
+                        lambda model, *_: started.append(model.state_dict()) or [])
+    runs("train", "flow-decoder", "--preset", "smoke", "--data", ham[0], "--vqvae", weights[0])
+    for name, w in FlowDecoder(smoke.flow_decoder, seed=3).state_dict().items():
+        assert torch.equal(started[0][name].cpu(), w), name
 
 
 def test_a_compiled_sampler_is_not_compiled_for_each_cell_anew(gpt, codes):
@@ -378,7 +391,17 @@ def test_a_training_command_can_be_run_again(short, ham, tmp_path):
 def test_a_model_without_its_vqvae_says_what_to_run(short, ham, capsys, name):
     line = fails(capsys, "train", name, "--preset", "smoke", "--data", ham[0])
     assert "vqvae.safetensors is missing" in line
-    assert "train vqvae" in line
+    assert line.endswith("python -m vqlib train vqvae makes it, run that first")
+
+
+def test_a_file_that_was_named_and_is_missing_is_made_by_no_command(
+        short, weights, ham, tmp_path, capsys):
+    missing = tmp_path / "nosuch.safetensors"
+    line = fails(capsys, "train", "prior", "--preset", "smoke", "--data", ham[0],
+                 "--vqvae", missing)
+    assert line == f"vqlib: nosuch.safetensors is missing in {tmp_path}"
+    line = fails(capsys, "sample", *arguments(weights), "--flow-decoder", missing)
+    assert line == f"vqlib: nosuch.safetensors is missing in {tmp_path}"
 
 
 def test_evaluate_brings_other_sizes_to_the_geometry_of_the_model(weights, npz, capsys):
@@ -403,13 +426,38 @@ def test_a_model_that_does_not_know_its_geometry_is_named(vqvae, ham, tmp_path, 
 
 
 def test_an_output_that_cannot_be_written_is_named_after_the_metrics_are_printed(
-        weights, ham, tmp_path, capsys):
+        weights, ham, tmp_path, monkeypatch, capsys):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", path.name)
+    monkeypatch.setattr("vqlib.cli.evaluate.write_atomically", full)
     command = ["evaluate", "--vqvae", weights[0], "--data", ham[0], "--split", "all"]
-    assert main([str(a) for a in [*command, "--json", tmp_path]]) == 1
+    assert main([str(a) for a in [*command, "--json", tmp_path / "m.json"]]) == 1
     captured = capsys.readouterr()
-    assert tmp_path.name in captured.err
+    assert "m.json" in captured.err
     assert len(captured.err.splitlines()) == 1
     assert json.loads(captured.out)["reconstruction"]["images"] == 40
+
+
+@pytest.mark.parametrize(("options", "named"), [
+    (["--json", "FOLDER"], "is a folder"), (["--json", "FILE/m.json"], "FILE"),
+    (["--temperature", "0"], "temperature 0.0"), (["--top-k", "99"], "top_k 99"),
+    (["--class-guidance", "nan"], "guidance nan"), (["--lambda", "-1"], "lambda -1.0")],
+    ids=" ".join)
+def test_what_cannot_be_evaluated_or_written_is_refused_before_anything_is_measured(
+        weights, ham, tmp_path, monkeypatch, capsys, options, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").mkdir()
+    (tmp_path / "FILE").touch()
+    monkeypatch.setattr("vqlib.metrics.evaluate_vqvae", lambda *_: pytest.fail("measured"))
+    assert named in fails(capsys, "evaluate", *arguments(weights), "--data", ham[0], "--split",
+                          "all", "--generation", *options)
+
+
+def test_a_sweep_without_a_prior_is_refused_before_anything_is_measured(
+        weights, ham, monkeypatch, capsys):
+    monkeypatch.setattr("vqlib.metrics.evaluate_vqvae", lambda *_: pytest.fail("measured"))
+    line = fails(capsys, "evaluate", "--vqvae", weights[0], "--data", ham[0], "--sweep")
+    assert "--sweep needs a prior" in line
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "sample", "reconstruct", "inpaint",

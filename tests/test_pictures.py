@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import picture
 from matplotlib.colors import hsv_to_rgb
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.utils import make_grid
 
 from vqlib.data.decode import Geometry
@@ -93,6 +93,12 @@ def test_a_path_that_is_missing_or_empty_is_named(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match=path.name):
             list_files([path])
+
+
+def test_settings_are_read_of_no_format_that_runs_a_program(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", "EPS")
+    with pytest.raises(UnidentifiedImageError):
+        settings_of(tmp_path / "a.png")
 
 
 def test_settings_travel_inside_the_file(tmp_path):

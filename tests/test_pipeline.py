@@ -35,6 +35,12 @@ def test_a_folder_gives_all_that_lies_in_it(folder):
     assert all("does not say which VQ-VAE it learnt from" in note for note in found.notes)
 
 
+def test_without_a_need_the_vqvae_is_loaded_and_no_prior(folder):
+    found = load_pipeline(folder)
+    assert (found.gpt, found.labels) == (None, ["any"])
+    assert found.decoders == [FLOW, LEAST_SQUARES]
+
+
 def test_images_do_not_depend_on_the_batch_they_are_decoded_in(folder, grids):
     found = load_pipeline(folder)
     stochastic = StochasticDecoder(found.vqvae, found.flow_decoder, seed=3)

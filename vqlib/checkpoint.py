@@ -87,16 +87,16 @@ def save_model(path: Path, model, **metadata) -> None:
 def load_model(path: Path, kind: str | None = None, made_by: str = ""):
     """(model in eval mode, metadata).
 
-    Raises FileError if the file is missing (`made_by` says what makes it), damaged, of another
-    kind or of another version. Sizes are checked before memory is taken for them.
+    Raises FileError if the file is missing (`made_by` says what makes it there), damaged, of
+    another kind or of another version. Sizes are checked before memory is taken for them.
     """
     path = Path(path)
     if not is_there(path):
-        hint = f" in {path.parent}"
-        if made_by:
-            hint = (f": {made_by} makes it, run that first (make notebooks runs all); with preset "
-                    "flagship and HAM10000 the weights that ship are taken")
-        raise FileError(f"{path.name} is missing{hint}")
+        hint = f": {made_by} makes it, run that first" if made_by else ""
+        if made_by.startswith("notebook"):                       # commands take none that ship
+            hint += (" (make notebooks runs all); with preset flagship and HAM10000 the weights "
+                     "that ship are taken")
+        raise FileError(f"{path.name} is missing in {path.parent}{hint}")
     weights, metadata = read_checked(path, kind)
     cls, config = KINDS[metadata["kind"]]
     model = cls(config(**metadata["config"]))

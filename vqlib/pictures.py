@@ -150,7 +150,7 @@ def to_jpeg(image: Tensor, quality=90) -> bytes:                 # (3, H, W) in 
 
 def settings_of(path: Path) -> dict:
     """What `to_png` put into a file; empty for other pictures."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         return json.loads(getattr(image, "text", {}).get("vqlib", "{}"))
 
 

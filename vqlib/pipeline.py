@@ -133,12 +133,11 @@ def models_of(workspace):
     return pretrained(), None
 
 
-def load_pipeline(folder=None, vqvae=None, prior=None, flow_decoder=None,
-                  needs=("vqvae",)) -> Pipeline:
+def load_pipeline(folder=None, vqvae=None, prior=None, flow_decoder=None, needs=()) -> Pipeline:
     """Models of a folder, of files given one by one, or, without any, those that ship.
 
     folder: default data/pretrained. vqvae: with it nothing is looked for in the folder, whose
-        other models know other codes. needs: what must be there, of vqvae, prior and flow-decoder;
+        other models know other codes. needs: what else must be there, of prior and flow-decoder;
         a flow decoder is taken if it is there.
     Raises FileError for missing, damaged and foreign files, ValueError for models that do not fit.
     """
@@ -181,7 +180,7 @@ def load_prior(path, vqvae, kinds=("gpt",)):
 
 def load_flow_decoder(path, vqvae) -> FlowDecoder:
     """The flow decoder of a file; raises FileError if it is for other code vectors or cells."""
-    flow_decoder, _ = load_model(path, "flow_decoder", "python -m vqlib train flow-decoder")
+    flow_decoder, _ = load_model(path, "flow_decoder")
     with naming(path):
         assert_decodes(flow_decoder, vqvae)
     return flow_decoder.to(vqvae.mean.device)

@@ -8,12 +8,20 @@ import os
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
 from vqlib.backend.distributed import rank, wait_for_all
-from vqlib.backend.files import FileError, Lock, is_there, read_regular, sweep, write_atomically
+from vqlib.backend.files import (
+    FileError,
+    Lock,
+    is_there,
+    read_regular,
+    rename_to_free,
+    sweep,
+    write_atomically,
+)
 from vqlib.checkpoint import load_model, load_state, save_state
 from vqlib.identity import difference, sizes_of
 
@@ -155,12 +163,7 @@ def set_aside(folder: Path) -> None:
 
 def put_away(path: Path) -> str | None:
     """Rename a file to *.old, or *.old-2 and so on if that is there: its new name, if it was."""
-    if not is_there(path):
-        return None
-    names = (f"{path.name}.old{f'-{n}' if n > 1 else ''}" for n in count(1))
-    name = next(name for name in names if not os.path.lexists(path.with_name(name)))
-    os.replace(path, path.with_name(name))
-    return name
+    return rename_to_free(path, f"{path.name}.old") if is_there(path) else None
 
 
 def read_log(folder: Path) -> list[dict]:

@@ -15,6 +15,7 @@ from vqlib.backend.files import (
     is_there,
     read_json,
     read_regular,
+    rename_to_free,
     write_atomically,
 )
 
@@ -188,3 +189,11 @@ def test_a_damaged_json_file_is_named(tmp_path, text):
     (tmp_path / "a.json").write_bytes(text)
     with pytest.raises(FileError, match=r"a\.json is damaged"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_file_is_renamed_over_no_other_and_over_no_broken_link(tmp_path):
+    (tmp_path / "a.old-2").symlink_to(tmp_path / "nowhere")
+    for text, name in (("1", "a.old"), ("2", "a.old-3")):
+        (tmp_path / "a").write_text(text)
+        assert rename_to_free(tmp_path / "a", "a.old") == name
+        assert (tmp_path / name).read_text() == text

@@ -18,6 +18,23 @@ def test_a_page_that_needs_no_python_is_written(weights, tmp_path, capsys):
     assert "opens offline" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", ["--data", "--image-column", "--label-column"])
+def test_a_page_shows_no_data_set_and_says_so(weights, tmp_path, capsys, option):
+    out = tmp_path / "explorers.html"
+    line = fails(capsys, "explore", "--html", out, option, "x", *arguments(weights))
+    assert "leave out --data and the columns" in line
+    assert not out.exists()
+
+
+def test_columns_of_a_table_can_be_named(weights, ham, monkeypatch, capsys):
+    table = ham[0] / "HAM10000_metadata.csv"
+    table.write_text(table.read_text().replace("image_id,dx,", "image_id,finding,"))
+    monkeypatch.setattr("vqlib.explorers.server.Server.serve_forever", interrupted)
+    command = ["explore", "--no-browser", "--port", "0", "--data", ham[0], *arguments(weights)]
+    assert "--label-column" in fails(capsys, *command)
+    runs(*command, "--label-column", "finding")
+
+
 def test_a_taken_port_is_told_unless_it_is_the_default(weights, capsys, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -69,6 +69,27 @@ def test_weights_of_other_sizes_name_their_preset(weights, tmp_path, ham, capsys
     assert "--preset flagship" in line
 
 
+@pytest.mark.parametrize("other", [{"width": 8}, {"heads": 4}], ids=str)
+def test_a_prior_of_other_sizes_is_refused_before_the_vqvae_is_trained(
+        weights, ham, home, capsys, other):
+    sizes = {"grid": 4, "n_codes": 16, "n_classes": 3, "width": 16, "heads": 2, "layers": 1}
+    save_model(weights[1], GPT(GPTConfig(**sizes | other)), **METADATA)
+    flow = FlowDecoder(FlowDecoderConfig(code_dim=4, width=8, layers=1, steps=2))
+    save_model(weights[0].with_name("flow-decoder.safetensors"), flow, **METADATA)
+    line = fails(capsys, "train", "all", "--preset", "smoke", "--data", ham[0], "--init",
+                 weights[0].parent)
+    assert "prior.safetensors has the sizes of preset smoke" in line
+    assert not home.exists()
+
+
+def test_weights_of_another_kind_are_refused_before_the_data_is_opened(
+        weights, ham, home, capsys):
+    line = fails(capsys, "train", "prior", "--preset", "smoke", "--data", ham[0], "--init",
+                 weights[0])
+    assert "vqvae.safetensors holds a vqvae, a gpt is needed" in line
+    assert not home.exists()
+
+
 def test_all_needs_a_folder_and_every_file_of_it_before_anything_is_trained(
         weights, ham, home, capsys):
     data = ["--preset", "smoke", "--data", ham[0]]

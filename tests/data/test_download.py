@@ -210,6 +210,15 @@ def test_a_wrong_file_is_set_aside_and_never_taken_again(server, tmp_path):
     assert fetch(file_of(server, "good"), tmp_path).read_bytes() == BODY
 
 
+def test_a_second_wrong_file_does_not_replace_the_first(tmp_path):
+    for text in (b"first", b"second", b"third"):
+        (tmp_path / "data.npz.part").write_bytes(text)
+        name = module.set_aside(tmp_path / "data.npz.part", tmp_path / "data.npz")
+        assert (tmp_path / name).read_bytes() == text
+    assert [(tmp_path / f"data.npz.bad{n}").read_bytes() for n in ("", "-2", "-3")] == [
+        b"first", b"second", b"third"]
+
+
 def test_offline_one_message_says_what_to_put_where(tmp_path, monkeypatch):
     files = [File(f"{i}.zip", (f"http://127.0.0.1:9/{i}.zip",), 1_234, "md5:0123") for i in (1, 2)]
     monkeypatch.setitem(CATALOGUE, "isic2018", Published("A", 1, (tuple(files),)))

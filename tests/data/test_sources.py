@@ -239,6 +239,23 @@ def test_known_diagnoses_keep_their_codes_and_others_their_usual_spelling():
     assert names["3.0"] == names["3"]
 
 
+@pytest.mark.parametrize("name", ["any", "Any", " ANY ", "any.0", "_any\u200b"])
+def test_no_class_is_called_as_all_classes_are(name):
+    with pytest.raises(DataError, match=r"no class can be called .*any means all.*rename") as error:
+        name_classes(["nv", name])
+    assert len(str(error.value).splitlines()) == 1
+    name_classes(["nv", "any other", "company"])
+
+
+def test_a_folder_and_a_value_of_a_table_called_any_are_refused(tmp_path, ham):
+    with pytest.raises(DataError, match="'Any'"):
+        open_source(folders(tmp_path / "f", "nv/a.jpg", "nv/b.jpg", "Any/c.jpg", "Any/d.jpg"))
+    table = ham[0] / HAM
+    table.write_text(table.read_text().replace(",bcc,", ",ANY,"))
+    with pytest.raises(DataError, match="'ANY'"):
+        open_source(ham[0])
+
+
 def test_images_that_lie_in_no_class_are_listed(tmp_path):
     root = folders(tmp_path / "half", "nv/a.jpg", "nv/b.jpg", "c.jpg", "images/d.jpg")
     source = open_source(root)

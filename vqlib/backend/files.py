@@ -12,6 +12,7 @@ import socket
 import stat
 import time
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from vqlib.backend.distributed import rank
@@ -161,3 +162,11 @@ def owner(text: str) -> str:
         return f"{found['owner']}, for {max(0, time.time() - found['since']):.0f} s"
     except (ValueError, KeyError, TypeError):
         return "another process"
+
+
+def rename_to_free(path: Path, name: str) -> str:
+    """Rename a file to `name` beside it, or NAME-2 and so on if that is there; the new name."""
+    names = (f"{name}-{n}" if n > 1 else name for n in count(1))
+    free = next(name for name in names if not os.path.lexists(path.with_name(name)))
+    os.replace(path, path.with_name(free))
+    return free

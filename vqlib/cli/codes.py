@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from vqlib.backend.files import read_regular, write_atomically
-from vqlib.cli.options import add_command, add_decoder, add_weights, open_pipeline, path
-from vqlib.cli.reconstruct import pictures_of, usable
+from vqlib.cli.options import add_command, add_decoder, add_weights, open_pipeline, path_name
+from vqlib.cli.reconstruct import open_pictures, usable
 from vqlib.data.records import DataError, printable
 from vqlib.pictures import to_png, unique
 from vqlib.pipeline import LEAST_SQUARES
@@ -19,19 +19,19 @@ LONGEST = 60  # characters of a name: a file system takes 255 bytes, some charac
 def add(commands) -> None:
     p = add_command(commands, "encode", encode, "pictures -> codes, one .npz file",
                     "python -m vqlib encode --out codes.npz")
-    p.add_argument("pictures", nargs="*", type=path, metavar="PICTURE",
+    p.add_argument("pictures", nargs="*", type=path_name, metavar="PICTURE",
                    help="files and folders; default: six lesions that the program paints")
-    p.add_argument("--out", type=path, default=Path("codes.npz"), metavar="FILE",
+    p.add_argument("--out", type=path_name, default=Path("codes.npz"), metavar="FILE",
                    help="`codes` (pictures, rows, columns) uint16 and `names`; default: codes.npz")
     p.set_defaults(decoder=LEAST_SQUARES)                      # none is asked to decode
     add_weights(p, prior=False)
 
     p = add_command(commands, "decode", decode, "codes of .npz or .npy -> pictures",
                     "python -m vqlib encode && python -m vqlib decode codes.npz")
-    p.add_argument("codes", type=path, metavar="FILE",
+    p.add_argument("codes", type=path_name, metavar="FILE",
                    help="what encode wrote, or an array (n, rows, columns) of whole numbers")
-    p.add_argument("--out", type=path, default=Path("decoded"), metavar="FOLDER",
-                   help="gets NAME.png; default: decoded")
+    p.add_argument("--out", type=path_name, default=Path("decoded"), metavar="FOLDER",
+                   help="gets NAME.decoded.png; default: decoded")
     add_decoder(p)
     add_weights(p, prior=False)
 
@@ -40,7 +40,7 @@ def encode(args) -> None:
     if args.out.suffix != ".npz" or args.out.is_dir():
         raise ValueError(f"--out {args.out} is no file name that ends in .npz")
     pipeline, codes, names = open_pipeline(args), [], []
-    for picture in usable(pictures_of(args.pictures, pipeline)):
+    for picture in usable(open_pictures(args.pictures, pipeline)):
         codes.append(pipeline.encode(picture.image[None])[0].numpy().astype(np.uint16))
         names.append(picture.name)
         print(f"{picture.name}: {picture.note}", flush=True)
@@ -54,9 +54,9 @@ def encode(args) -> None:
 def decode(args) -> None:
     pipeline = open_pipeline(args)
     codes, names = read_codes(args.codes, pipeline.vqvae)        # (n, h, w)
-    for name, own in zip(names, codes):
+    for name, own in zip(names, codes):                          # NAME.png may be the original
         image = pipeline.decode(own[None], args.decoder)[0]
-        write_atomically(args.out / f"{name}.png", to_png(image))
+        write_atomically(args.out / f"{name}.decoded.png", to_png(image))
     print(f"wrote {args.out}/: {len(names)} pictures, "
           f"{args.decoder or pipeline.decoders[0]} decoder")
 

@@ -1,6 +1,6 @@
 """python -m vqlib download: fetch a published data set into data/, or list what there is."""
 from vqlib.backend.paths import home
-from vqlib.cli.options import add_command, path
+from vqlib.cli.options import add_command, path_name
 from vqlib.data.catalogue import CATALOGUE
 
 
@@ -9,7 +9,7 @@ def add(commands) -> None:
                     "python -m vqlib download list")
     p.add_argument("name", choices=("list", *CATALOGUE), metavar="NAME", type=str.lower,
                    help="list, or " + ", ".join(CATALOGUE))
-    p.add_argument("--folder", type=path, metavar="DIR", help="default: data/NAME")
+    p.add_argument("--folder", type=path_name, metavar="DIR", help="default: data/NAME")
 
 
 def run(args) -> None:

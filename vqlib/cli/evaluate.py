@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vqlib import metrics
 from vqlib.backend.device import default_device
-from vqlib.backend.files import FileError, read_regular, write_atomically
+from vqlib.backend.files import FileError, is_there, read_regular, write_atomically
 from vqlib.backend.paths import pretrained
 from vqlib.checkpoint import load_model
 from vqlib.cli.options import (
@@ -15,7 +15,7 @@ from vqlib.cli.options import (
     add_sampling,
     add_weights,
     columns_of,
-    path,
+    path_name,
     positive,
     sampling_of,
 )
@@ -24,6 +24,7 @@ from vqlib.data.records import listing
 from vqlib.data.sources import open_source
 from vqlib.entropy_constrained import encoder_for
 from vqlib.flow_decoder import StochasticDecoder
+from vqlib.gpt import check_settings
 from vqlib.identity import known_pictures, origin_of
 from vqlib.pipeline import (
     GUIDANCE,
@@ -55,12 +56,15 @@ def add(commands) -> None:
                    help=f"guidance of samples for class recall and CAS; default: {GUIDANCE:g}")
     p.add_argument("--images", type=positive, metavar="N",
                    help="held-out images for generation, 256 take two minutes; default: all")
-    p.add_argument("--json", type=path, metavar="FILE", help="write here, too, besides printing")
+    p.add_argument("--json", type=path_name, metavar="FILE",
+                   help="write here, too, besides printing")
     add_sampling(p, shipped=True)
     add_weights(p)
 
 
 def run(args) -> None:
+    if args.json:
+        is_there(args.json)                                      # or something else is
     find_models(args)
     vqvae, metadata = load_model(args.vqvae, "vqvae")
     vqvae = vqvae.to(default_device())
@@ -68,13 +72,16 @@ def run(args) -> None:
         raise FileError(f"{args.vqvae.name} does not say how its images were cropped: save it with "
                         "**workspace.metadata")
     prior, classes, decoder = None, None, None
+    sampling = sampling_for("any", **sampling_of(args))
     if args.prior:
         prior, classes = load_prior(args.prior, vqvae, ("gpt", "windowed_gpt"))
+        encoder = encoder_for(vqvae, prior, args.lambda_)
     if args.flow_decoder:
         decoder = StochasticDecoder(vqvae, load_flow_decoder(args.flow_decoder, vqvae))
-    if args.lambda_ and not prior:
-        raise ValueError("entropy-constrained encoding (--lambda) needs a prior: --prior FILE")
+    check(args, prior, sampling)
     dataset = open_data(args, metadata)
+    if args.json:
+        write_skipped(args.json.with_name(f"{args.json.name}.skipped.csv"), dataset.skipped)
     others = [prior, decoder and decoder.flow_decoder]
     seen, notes = trained_on(args, dataset, vqvae, *others)
     result = {"vqvae": args.vqvae.name, "data": dataset.title,
@@ -83,20 +90,25 @@ def run(args) -> None:
               "notes": [*dataset.notes, *notes_on(*others), *notes],
               "reconstruction": metrics.evaluate_vqvae(vqvae, dataset, args.split)}
     result["notes"] += usage_notes(result["reconstruction"])
-    if args.json:
-        write_skipped(args.json.with_name(f"{args.json.name}.skipped.csv"), dataset.skipped)
     if prior:
-        encoder = encoder_for(vqvae, prior, args.lambda_)
         likelihood = metrics.evaluate_prior(prior, encoder, dataset, args.split, classes)
         result["prior"] = {"file": args.prior.name, "lambda": args.lambda_, **likelihood}
     if args.generation or args.sweep:
-        sampling = sampling_for("any", **sampling_of(args))
         options = {"stochastic_decoder": decoder, "n": args.images, "classes": classes,
                    "sampling": sampling}
         parts = parts_of(args, dataset, sampling)
         write(args.json, result | generation(args, vqvae, prior, dataset, options, parts))
         return parts.finish()
     write(args.json, result)
+
+
+def check(args, prior, sampling: dict) -> None:
+    """Raises ValueError before minutes are spent if a prior is needed, or settings are none."""
+    if not prior and (args.lambda_ or args.sweep):
+        raise ValueError(f"{'--sweep' if args.sweep else 'entropy-constrained encoding (--lambda)'}"
+                         " needs a prior: --prior FILE")
+    for guidance in (sampling["guidance"], args.class_guidance) if prior else ():
+        check_settings(prior.cfg, None, **sampling | {"guidance": guidance})
 
 
 def find_models(args) -> None:

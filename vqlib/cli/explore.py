@@ -5,7 +5,15 @@ import webbrowser
 from pathlib import Path
 
 from vqlib.backend.files import write_atomically
-from vqlib.cli.options import add_command, add_data, add_weights, open_pipeline, path, port
+from vqlib.cli.options import (
+    add_command,
+    add_data,
+    add_weights,
+    columns_of,
+    open_pipeline,
+    path_name,
+    port,
+)
 
 PORT = 8866
 
@@ -15,7 +23,7 @@ def add(commands) -> None:
     p.add_argument("--port", type=port, default=PORT, metavar="N",
                    help=f"port, 0: any free one; default: {PORT}, else a free one")
     p.add_argument("--no-browser", action="store_true", help="print the address only")
-    p.add_argument("--html", type=path, metavar="FILE",
+    p.add_argument("--html", type=path_name, metavar="FILE",
                    help="write codebook and reconstruction as a page that needs no Python, and "
                         "end; default: serve all five")
     add_data(p)
@@ -24,11 +32,13 @@ def add(commands) -> None:
 
 
 def run(args) -> None:
+    if args.html and (args.data or any(columns_of(args).values())):
+        raise ValueError("a page of --html shows no data set: leave out --data and the columns")
     pipeline = open_pipeline(args, "prior")
     if args.html:
         return write_page(args.html, pipeline)
     from vqlib.explorers.all_five import all_five
-    server = listen(all_five(pipeline, args.data), args.port)
+    server = listen(all_five(pipeline, args.data, **columns_of(args)), args.port)
     print(f"explorers at {server.address}\nCtrl+C ends them", flush=True)
     if not args.no_browser:
         threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()

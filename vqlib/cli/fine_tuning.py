@@ -2,8 +2,10 @@
 
 Letters: C width of the prior, n classes.
 """
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from vqlib.checkpoint import kind_of, load_model
@@ -14,13 +16,17 @@ NAMES = {"vqvae": "vqvae", "gpt": "prior", "windowed_gpt": "windowed",
          "flow_decoder": "flow-decoder"}                          # kind -> name of the file
 
 
-def check_init(args, names) -> None:
-    """Raises ValueError before anything is trained for weights that cannot be started from."""
+def check_init(args, configs: dict) -> None:
+    """Raises ValueError before anything is trained for weights that cannot be started from.
+
+    configs: name -> settings of each model that is to be trained, None: the preset has none.
+    """
     if args.init and args.model == "all" and not args.init.is_dir():
         raise ValueError("train all starts from several files: give --init their folder, such as "
                          "data/pretrained")
-    for name in (names if args.init else ()):
-        load_model(init_file(args.init, name))
+    for kind, name in (NAMES.items() if args.init else ()):
+        if configs.get(name):
+            open_init(init_file(args.init, name), kind, configs[name])
 
 
 def init_file(init: Path, name: str) -> Path:
@@ -39,19 +45,37 @@ def start_from(init: Path | None, model, classes: list[str]) -> None:
         model.origin = {"init": weights_digest(model)}
 
 
+def open_init(path: Path, kind: str, config):
+    """(model, metadata) of a file whose weights a model with these settings can start from.
+
+    Classes may differ. Raises ValueError for a model of other sizes, FileError for another kind.
+    """
+    source, metadata = load_model(path, kind)
+    if kind == "gpt":
+        config = replace(config, n_classes=source.cfg.n_classes)
+    with torch.device("meta"):                                   # shapes without memory
+        wanted = type(source)(config)
+    if sizes_of(source) != sizes_of(wanted):
+        sizes = metadata.get("preset", "its own")
+        raise ValueError(f"{path.name} has the sizes of preset {sizes}, this run has others: add "
+                         f"--preset {sizes}")
+    return source, metadata
+
+
+def sizes_of(model) -> tuple:
+    """Heads, which no shape shows, and the shapes of all weights."""
+    shapes = {name: w.shape for name, w in model.state_dict().items()}
+    return getattr(model.cfg, "heads", None), shapes
+
+
 def copy_weights(model, path: Path, kind: str, classes: list[str]) -> None:
     """The weights of a file; a class that the file does not know starts as "any"."""
-    source, metadata = load_model(path, kind)
+    source, metadata = open_init(path, kind, model.cfg)
     weights = source.state_dict()
     if kind == "gpt":
         name = "class_embedding.weight"
         weights[name] = rows_of(weights[name], metadata.get("classes", []), classes)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as e:
-        sizes = metadata.get("preset", "its own")
-        raise ValueError(f"{path.name} has the sizes of preset {sizes}, this run has others: add "
-                         f"--preset {sizes}") from e
+    model.load_state_dict(weights)
 
 
 def rows_of(embedding: Tensor, old: list[str], new: list[str]) -> Tensor:  # (n+1, C) -> (m+1, C)

@@ -13,7 +13,7 @@ from vqlib.cli.options import (
     images,
     in_words,
     open_pipeline,
-    path,
+    path_name,
     png_name,
     sampling_of,
     seed,
@@ -30,18 +30,18 @@ def add(commands) -> None:
                     "python -m vqlib inpaint --class mel\n"
                     "with your own picture:\n"
                     "  python -m vqlib inpaint photo.jpg --box 20,20,60,60 --class bcc")
-    p.add_argument("picture", nargs="?", type=path, metavar="PICTURE",
+    p.add_argument("picture", nargs="?", type=path_name, metavar="PICTURE",
                    help="any picture, its centre is kept; default: a sample of the class any")
     where = p.add_mutually_exclusive_group()
     where.add_argument("--box", metavar="L,T,R,B", default="25,25,75,75",
                        help="left, top, right, bottom in %% of the square; default: 25,25,75,75")
-    where.add_argument("--mask", type=path, metavar="FILE",
+    where.add_argument("--mask", type=path_name, metavar="FILE",
                        help="picture cut like PICTURE, bright where to draw anew; default: --box")
     p.add_argument("--class", dest="label", default="any", metavar="NAME",
                    help="a diagnosis, such as mel, or any; default: any")
     p.add_argument("--n", type=images, default=4, help="redraws; default: 4")
     p.add_argument("--seed", type=seed, default=0, help="of the draws; default: 0")
-    p.add_argument("--out", type=path, default=Path("inpainted.png"), metavar="FILE",
+    p.add_argument("--out", type=path_name, default=Path("inpainted.png"), metavar="FILE",
                    help="PNG sheet: picture, the same from codes with the part marked, redraws; "
                         "default: inpainted.png")
     add_decoder(p)

@@ -67,7 +67,7 @@ def place(text: str) -> str:
     return text
 
 
-def path(text: str) -> Path:
+def path_name(text: str) -> Path:
     """The name of a file or a folder: an empty one would mean the folder where we are."""
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty: give a name, or leave it out")
@@ -77,13 +77,14 @@ def path(text: str) -> Path:
 def add_weights(p, prior=True) -> None:
     """Which models; `prior`: the command needs one."""
     group = p.add_argument_group("weights")
-    group.add_argument("--weights", type=path, metavar="FOLDER",
+    group.add_argument("--weights", type=path_name, metavar="FOLDER",
                        help="with trained models; default: data/pretrained, those that ship")
-    group.add_argument("--vqvae", type=path, metavar="FILE",
+    group.add_argument("--vqvae", type=path_name, metavar="FILE",
                        help="alone; then give the other models by file, too")
     if prior:
-        group.add_argument("--prior", type=path, metavar="FILE", help="instead of the folder's")
-    group.add_argument("--flow-decoder", type=path, metavar="FILE",
+        group.add_argument("--prior", type=path_name, metavar="FILE",
+                           help="instead of the folder's")
+    group.add_argument("--flow-decoder", type=path_name, metavar="FILE",
                        help="instead of the folder's")
 
 
@@ -112,7 +113,7 @@ def png_name(path: Path, inputs=()) -> Path:
 
 def not_over(path: Path, inputs) -> Path:
     """Raises ValueError if an output would replace one of the files that were given."""
-    if any(given and path.exists() and path.samefile(given) for given in inputs):
+    if path.exists() and any(given and path.samefile(given) for given in inputs):
         raise ValueError(f"{path} is one of the pictures given: name another --out")
     return path
 
@@ -158,7 +159,8 @@ def sampling_of(args) -> dict:
 
 
 def compile_parts(model, backend: str | None) -> None:
-    """torch.compile in place: encoder and decoder, or a prior's blocks and their sampling step.
+    """torch.compile in place: encoder and decoder, a flow decoder's layers, or a prior's blocks
+    and their sampling step.
 
     Weights keep their names; the quantizer stays as it is.
     """
@@ -167,7 +169,7 @@ def compile_parts(model, backend: str | None) -> None:
     if backend not in (known := torch.compiler.list_backends(exclude_tags=())):
         raise ValueError(f"no backend {backend!r} for --compile; there are {', '.join(known)}")
     blocks = getattr(model, "blocks", None)
-    for part in blocks or (model.encoder, model.decoder):
+    for part in blocks or getattr(model, "layers", None) or (model.encoder, model.decoder):
         part.compile(backend=backend)
     for block in blocks or ():
         block.step = torch.compile(block.step, backend=backend)

@@ -14,7 +14,7 @@ from vqlib.cli.options import (
     add_weights,
     not_over,
     open_pipeline,
-    path,
+    path_name,
 )
 from vqlib.data import synthetic
 from vqlib.data.records import DataError
@@ -28,10 +28,10 @@ def add(commands) -> None:
                     "python -m vqlib reconstruct\n"
                     "with your own pictures:\n"
                     "  python -m vqlib reconstruct photo.jpg holiday/ --out mine")
-    p.add_argument("pictures", nargs="*", type=path, metavar="PICTURE",
+    p.add_argument("pictures", nargs="*", type=path_name, metavar="PICTURE",
                    help="files and folders: JPEG, PNG, BMP, TIFF, WebP of any size; the centre is "
                         "kept; default: six lesions that the program paints")
-    p.add_argument("--out", type=path, default=Path("reconstructed"), metavar="FOLDER",
+    p.add_argument("--out", type=path_name, default=Path("reconstructed"), metavar="FOLDER",
                    help="gets NAME.original.png, one file per decoder, NAME.codes.png, sheet.png "
                         "and psnr.csv (dB); default: reconstructed")
     add_decoder(p, several=True)
@@ -41,7 +41,7 @@ def add(commands) -> None:
 def run(args) -> None:
     given, pipeline, lines, rows = list_files(args.pictures), open_pipeline(args), [], []
     not_over(args.out / "sheet.png", given)
-    for picture in usable(pictures_of(args.pictures, pipeline)):
+    for picture in usable(open_pictures(given, pipeline)):
         panels, decibels = reconstruct(pipeline, picture, args.decoder)
         for name, image in panels.items():
             out = not_over(args.out / f"{picture.name}.{name}.png", given)
@@ -57,8 +57,8 @@ def run(args) -> None:
           f"{', '.join(panels)}")
 
 
-def pictures_of(paths: list[Path], pipeline):
-    """Yield the pictures asked for; without any, lesions of the built-in generator."""
+def open_pictures(paths: list[Path], pipeline):
+    """Yield the pictures of files and folders; without any, lesions of the built-in generator."""
     if paths:
         yield from read_pictures(paths, pipeline.geometry)
         return

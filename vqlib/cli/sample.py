@@ -14,7 +14,7 @@ from vqlib.cli.options import (
     images,
     in_words,
     open_pipeline,
-    path,
+    path_name,
     png_name,
     sampling_of,
     seed,
@@ -30,7 +30,7 @@ def add(commands) -> None:
                    help="a diagnosis, such as mel, or any; default: any")
     p.add_argument("--n", type=images, default=32, help="number of images; default: 32")
     p.add_argument("--seed", type=seed, default=0, help="of the draws; default: 0")
-    p.add_argument("--out", type=path, default=Path("samples.png"), metavar="FILE",
+    p.add_argument("--out", type=path_name, default=Path("samples.png"), metavar="FILE",
                    help="PNG, settings and seed inside; default: samples.png")
     add_decoder(p)
     add_compile(p)

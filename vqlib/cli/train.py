@@ -15,16 +15,17 @@ from vqlib.cli.options import (
     add_data,
     columns_of,
     compile_parts,
-    path,
+    path_name,
     positive,
 )
 from vqlib.data.dataset import statistics
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT
 from vqlib.metrics import assert_fits
-from vqlib.presets import PRESETS
+from vqlib.presets import PRESETS, choose
 from vqlib.progress import watch
 from vqlib.runs import folder_of, set_aside
+from vqlib.shipped import RUNS
 from vqlib.vqvae import VQVAE
 from vqlib.windowed_gpt import WindowedGPT
 from vqlib.workspace import open_workspace
@@ -47,12 +48,12 @@ def add(commands) -> None:
     add_data(p)
     p.add_argument("--steps", type=positive, metavar="N",
                    help="updates (all: of each model); default: the preset's")
-    p.add_argument("--out", type=path, metavar="FILE",
+    p.add_argument("--out", type=path_name, metavar="FILE",
                    help="NAME.safetensors, the run's checkpoint and log lie in NAME/ beside it; "
                         "default: under data/runs, where the notebooks look")
-    p.add_argument("--vqvae", type=path, metavar="FILE",
+    p.add_argument("--vqvae", type=path_name, metavar="FILE",
                    help="whose codes the model learns; default: what train vqvae wrote")
-    p.add_argument("--init", type=path, metavar="FILE",
+    p.add_argument("--init", type=path_name, metavar="FILE",
                    help="start from these weights (all: from those of a folder), such as "
                         "data/pretrained; default: from random ones")
     p.add_argument("--accumulate", type=positive, default=1, metavar="N",
@@ -88,12 +89,13 @@ def check_files(args) -> None:
         is_there(args.out)                                       # or something else is
     if args.vqvae and args.model in ("all", "vqvae"):
         raise ValueError(f"train {args.model} trains its own VQ-VAE: leave out --vqvae")
-    check_init(args, PIPELINE if args.model == "all" else (args.model,))
+    names, preset = PIPELINE if args.model == "all" else (args.model,), choose(args.preset)
+    check_init(args, {name: settings_of(preset, name) for name in names})
 
 
 def settings_of(preset, name: str):
     """The preset's config of a model; None if it does not have that model."""
-    return getattr(preset, name.replace("-", "_"))
+    return getattr(preset, RUNS[name])
 
 
 def train_vqvae(ws, args) -> None:
@@ -130,7 +132,8 @@ def train_windowed(ws, args) -> None:
 def train_flow_decoder(ws, args) -> None:
     p, vqvae = ws.preset, codes_of(ws, args)
     config = with_steps(p.flow_decoder_training, args)
-    flow_decoder = FlowDecoder(p.flow_decoder).to(ws.device)
+    flow_decoder = FlowDecoder(p.flow_decoder, config.seed).to(ws.device)
+    compile_parts(flow_decoder, args.compile)
     finish(ws, args, "flow-decoder", flow_decoder, config, lambda folder: train.train_flow_decoder(
         flow_decoder, vqvae, ws.dataset, config, p.augment, folder, args.accumulate))
 
@@ -145,11 +148,12 @@ def with_steps(config, args):
 
 def codes_of(ws, args) -> VQVAE:
     """The VQ-VAE whose codes are learnt; FileError if it was trained on other crops."""
-    path = args.vqvae or ws.folder / "vqvae.safetensors"
-    vqvae, metadata = load_model(path, "vqvae", "python -m vqlib train vqvae")
+    file = args.vqvae or ws.folder / "vqvae.safetensors"
+    made_by = "" if args.vqvae else "python -m vqlib train vqvae"
+    vqvae, metadata = load_model(file, "vqvae", made_by)
     crops = asdict(ws.dataset.geometry)
     if (found := metadata.get("geometry", crops)) != crops:
-        raise FileError(f"{path.name} was trained on crops {found}, preset {ws.preset.name} has "
+        raise FileError(f"{file.name} was trained on crops {found}, preset {ws.preset.name} has "
                         f"{crops}: choose the preset it was trained with")
     return vqvae.to(ws.device)
 

@@ -4,8 +4,10 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from vqlib.data.records import DataError, printable
 from vqlib.data.synthetic import CLASSES
 
+ANY = "any"                             # a prior's label for all classes at once
 CODES = {*CLASSES, "ak", "scc", "unk"}  # of HAM10000 and ISIC: always in lower case
 MISSING = {"", "nan", "na", "n/a", "<na>", "null", "none", "nat", "?",
            "-nan", "n.a.", "<null>", "#n/a", "#na", "#value!", "#ref!", "#name?", "#div/0!"}
@@ -20,10 +22,16 @@ def fold(name: str) -> str:
 
 
 def name_classes(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """One name for all spellings of a class -> ({spelling: name}, notes on what was joined)."""
+    """One name for all spellings of a class -> ({spelling: name}, notes on what was joined).
+
+    Raises DataError for a class called `any`, which nobody could ask for.
+    """
     spellings = defaultdict(Counter)                               # folded -> spelling -> images
     for label in labels:
         spellings[fold(label)][label] += 1
+    if ANY in spellings:
+        raise DataError(f"no class can be called {printable(min(spellings[ANY]))!r}: {ANY} means "
+                        "all classes; rename the folder, or the value in the table")
     names, joined = {}, []
     for folded, counts in sorted(spellings.items()):
         often = min(counts, key=lambda label: (-counts[label], label))

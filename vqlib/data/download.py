@@ -20,6 +20,7 @@ import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from vqlib.backend.files import rename_to_free, write_atomically
 from vqlib.backend.paths import home
 from vqlib.data.catalogue import CATALOGUE, File, Published, digest_of
 from vqlib.data.records import DataError
@@ -72,9 +73,7 @@ def download(name: str, folder: Path | None = None) -> Path:
         for file in archives:
             unpack(file, folder / file.stem)
         mark = {"name": name, "files": {file.name: digest_of(file, "sha256:") for file in files}}
-        part = folder / f"{MARK}.part"
-        part.write_text(json.dumps(mark, indent=1))
-        os.replace(part, folder / MARK)
+        write_atomically(folder / MARK, json.dumps(mark, indent=1).encode())
         for file in archives:
             file.unlink()
     return folder
@@ -232,10 +231,8 @@ def mismatch(path: Path, file: File) -> str:
 
 
 def set_aside(path: Path, target: Path) -> str:
-    """Keep a wrong file under a name that nothing takes for the right one."""
-    bad = target.with_name(f"{target.name}.bad")
-    os.replace(path, bad)
-    return bad.name
+    """Keep a wrong file, and those before it, under names that nothing takes for the right one."""
+    return rename_to_free(path, f"{target.name}.bad")
 
 
 def sync(folder: Path) -> None:

@@ -16,13 +16,14 @@ PAINTED = ("No photographs here: HAM10000 goes to data/ham10000 (data/README.md)
            "are lesions that a program paints.")
 
 
-def all_five(pipeline: Pipeline, data=None) -> list[Later]:
+def all_five(pipeline: Pipeline, data=None, **columns) -> list[Later]:
     """Explorers that are made when they are first shown.
 
     data: a folder or .npz of photographs, as `open_source` takes it; built-in lesions if there are
         none. Raises DataError for a path that has none.
+    columns: image_column and label_column of `open_source`.
     """
-    source = open_source(data, SYNTHETIC, pipeline.geometry.side)
+    source = open_source(data, SYNTHETIC, pipeline.geometry.side, **columns)
     real = source.kind != "synthetic"
     opened = []
 
