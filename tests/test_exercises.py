@@ -9,6 +9,13 @@ def test_an_open_exercise_is_said_to_be_open(capsys):
     assert capsys.readouterr().out == "exercise 1.1: not answered yet\n"
 
 
+def test_what_was_measured_is_shown_after_the_prediction_only(capsys):
+    check("1.1", None, near(3, 1), "because", "think", measured="3 dB")
+    assert "3 dB" not in capsys.readouterr().out
+    check("1.1", 7, near(3, 1), "because", "think", measured="3 dB")
+    assert capsys.readouterr().out == "3 dB\nexercise 1.1: not right yet. think\n"
+
+
 @pytest.mark.parametrize(("answer", "verdict", "text"), [
     (3.4, RIGHT, "right. because"), (2, RIGHT, "right. because"),
     (4.1, WRONG, "not right yet. think"), (float("nan"), WRONG, "not right yet. think")])

@@ -4,18 +4,21 @@ from collections.abc import Callable
 OPEN, RIGHT, WRONG = "not answered yet", "right", "not right yet"
 
 
-def check(number: str, answer, accept: Callable, why: str, hint: str) -> str:
+def check(number: str, answer, accept: Callable, why: str, hint: str, measured="") -> str:
     """Say whether an answer is right.
 
     number: of the exercise, such as "2.1". answer: None as long as there is none. accept(answer)
     decides; an exception in it counts as wrong. why: said after a right answer; hint: after a wrong
-    one. Prints a line `exercise 2.1: right. ...` that a grader can search for, and returns its
-    verdict: OPEN, RIGHT or WRONG.
+    one. measured: what the cell found, printed once there is an answer: a prediction comes first.
+    Prints a line `exercise 2.1: right. ...` that a grader can search for, and returns its verdict:
+    OPEN, RIGHT or WRONG.
     """
     if answer is None:
         verdict, more = OPEN, ""
     else:
         verdict, more = verdict_on(answer, accept, why, hint)
+        if measured:
+            print(measured)
     print(f"exercise {number}: {verdict}" + (f". {more}" if more else ""))
     return verdict
 

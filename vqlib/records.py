@@ -29,18 +29,15 @@ def record(workspace, notebooks: dict[str, dict[str, str]]) -> Path:
     return path
 
 
-def expected(notebook: str, workspace, rows: dict[str, str]) -> str:
+def expected(notebook: str, rows: dict[str, str]) -> str:
     """Markdown: a notebook's measures {measure: value} of this run, and those kept of `SETTINGS`.
 
-    A run in one of those settings takes its column; one without metrics has none.
+    A setting without metrics has no column.
     """
-    own, columns = file_of(workspace.preset.name, workspace.dataset.title), {}
-    if own.stem not in SETTINGS.values():
-        columns["this run"] = rows
+    columns = {"this run": rows}
     for title, name in SETTINGS.items():
-        path = own.with_name(f"{name}.json")
-        kept = read_json(path) if is_there(path) else {}
-        if of_setting := rows if path == own else kept.get(notebook):
+        path = home() / "data" / "notebooks" / f"{name}.json"
+        if of_setting := read_json(path).get(notebook) if is_there(path) else None:
             columns[title] = of_setting
     measures = dict.fromkeys(name for values in columns.values() for name in values)
     lines = [["measure", *columns], ["---"] * (1 + len(columns))]
