@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from vqlib.backend.distributed import rank, wait_for_all
-from vqlib.backend.files import FileError, Lock, is_there, read_regular, sweep, write_atomically
+from vqlib.backend.files import (
+    FileError,
+    Lock,
+    is_there,
+    read_regular,
+    remove_leftovers,
+    write_atomically,
+)
 from vqlib.checkpoint import load_model, load_state, save_state
 from vqlib.identity import difference, sizes_of
 
@@ -51,7 +58,7 @@ class Run:
                                   "--out FILE or $VQLIB_HOME", f"{self.name}/") from e
                 if rank() == 0:
                     for path in (self.state_file, self.log_file, self.model_file):
-                        sweep(path)
+                        remove_leftovers(path)
                 Run.opened[self.folder] = self
                 stack.callback(Run.opened.pop, self.folder)
                 wait_for_all()                                   # until the first has the folder
