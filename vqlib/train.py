@@ -148,9 +148,8 @@ def train_prior(prior, train, held_out, config: TrainConfig, folder=None, finger
     Every `config.eval_every` updates losses also have `train` and `held_out`: nats per code in
     eval mode, on as many images. The weights of the best held-out evaluation are kept in the end;
     the run ends early after `config.patience` evaluations without a gain.
-    fingerprint: of the data, for codes that `encode_dataset` did not make.
-    Raises ValueError if there is no held-out image for each rank, or if codes or labels are not the
-    prior's; other errors as `train_vqvae`.
+    fingerprint: of the data, for codes that `encode_dataset` did not make. Raises ValueError if a
+    rank has no held-out image or codes are not the prior's; other errors as `train_vqvae`.
     """
     n = min(config.eval_images, len(train[0]), len(held_out[0]))
     if n < world_size():
