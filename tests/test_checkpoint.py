@@ -353,8 +353,27 @@ def test_a_vqvae_of_other_crops_than_its_images_is_refused_by_name(tmp_path, vqv
 @pytest.mark.parametrize(("cls", "setting", "value"), [
     (VQVAEConfig, "n_codes", 0), (VQVAEConfig, "decay", 2.0), (VQVAEConfig, "beta", math.nan),
     (VQVAEConfig, "hidden", 2.5), (GPTConfig, "heads", 0), (GPTConfig, "class_dropout", 1.5),
-    (GPTConfig, "grid", 10**6), (WindowedGPTConfig, "layers", -1), (FlowDecoderConfig, "steps", 1e3)
+    (GPTConfig, "grid", 10**6), (WindowedGPTConfig, "layers", -1),
+    (FlowDecoderConfig, "steps", 1e3), (FlowDecoderConfig, "width", "a"),
+    (VQVAEConfig, "n_down", "2"), (GPTConfig, "width", None)
 ], ids=str)
 def test_a_setting_that_no_model_can_have_is_named(cls, setting, value):
-    with pytest.raises(ValueError, match=f"{cls.__name__}: {setting} {value} must be .*"):
+    with pytest.raises(ValueError, match=f"{cls.__name__}: {setting} {value!r} must be .*"):
         cls(**{setting: value})
+
+
+@pytest.mark.parametrize(("cls", "setting", "value", "rule"), [
+    (VQVAEConfig, "data_init", 0, "True or False"), (VQVAEConfig, "data_init", 3, "True or False"),
+    (VQVAEConfig, "n_down", 0, r"a whole number in 1\.\.8"),
+    (VQVAEConfig, "hidden", 1, r"a whole number in 2\.\.8192"),
+    (VQVAEConfig, "decoder_hidden", 0, r"a whole number in 2\.\.8192, or None"),
+    (VQVAEConfig, "decay", 2.0, r"a number in 0\.\.1"),
+    (VQVAEConfig, "beta", math.inf, "a finite number, at least 0")], ids=str)
+def test_the_message_says_what_a_setting_must_be(tmp_path, vqvae, cls, setting, value, rule):
+    with pytest.raises(ValueError, match=rf"{setting} {value} must be {rule}$"):
+        cls(**{setting: value})
+    save_model(tmp_path / "v.safetensors", vqvae)
+    forge(tmp_path / "v.safetensors", {"config": {setting: value}})
+    with pytest.raises(FileError, match=rf"v\.safetensors: no vqvae has {setting} {value}, it must "
+                                        rf"be {rule}; fetch or train it again"):
+        load_model(tmp_path / "v.safetensors")

@@ -16,7 +16,7 @@ from vqlib.identity import (
     difference,
     known_pictures,
     known_records,
-    pictures_of,
+    picture_filter,
     plain,
     unpacked,
     weights_digest,
@@ -56,7 +56,7 @@ def test_a_model_belongs_to_the_vqvae_that_it_learnt_from(vqvae, gpt):
 
 def test_a_filter_knows_its_pictures_and_no_others(dataset):
     train, held_out = dataset.splits["train"], dataset.splits["validation"]
-    pictures = json.loads(json.dumps(pictures_of(dataset, train)))
+    pictures = json.loads(json.dumps(picture_filter(dataset, train)))
     assert pictures["images"] == len(train)
     assert known_pictures(pictures, dataset, train).all()
     assert not known_pictures(pictures, dataset, held_out).any()
@@ -68,7 +68,7 @@ def test_a_filter_knows_its_pictures_and_no_others(dataset):
 def test_pictures_are_known_under_another_name(ham, tmp_path):
     root, _ = ham
     data = Dataset(open_source(root), Geometry(16, 16), cache=tmp_path / "cache")
-    pictures = pictures_of(data, data.splits["all"])
+    pictures = picture_filter(data, data.splits["all"])
     for i, path in enumerate(sorted(root.rglob("*.jpg"))[:9]):
         place = tmp_path / "mine" / ("naevus", "melanoma")[i % 2]
         place.mkdir(parents=True, exist_ok=True)
@@ -81,19 +81,19 @@ def test_pictures_are_known_under_another_name(ham, tmp_path):
 
 def test_pictures_are_known_in_another_size(dataset, tmp_path):
     larger = Dataset(read_synthetic(90, 32, seed=0), Geometry(32, 32), cache=tmp_path)
-    pictures, rows = pictures_of(dataset, dataset.splits["all"]), larger.splits["all"]
+    pictures, rows = picture_filter(dataset, dataset.splits["all"]), larger.splits["all"]
     assert known_pictures(pictures, larger, rows).all()
 
 
 def test_a_filter_takes_8_bytes_a_picture_and_gives_none_back(dataset):
-    pictures = pictures_of(dataset, dataset.splits["all"])
+    pictures = picture_filter(dataset, dataset.splits["all"])
     assert sum(len(unpacked(pictures[name])) for name in ("records", "contents")) == 180
     assert not any(name in json.dumps(pictures) for name in dataset.names)
 
 
 @pytest.mark.parametrize("text", ["???", "AAAAA", 3, "AAA="])
 def test_a_damaged_filter_is_refused(dataset, text):
-    pictures = pictures_of(dataset, np.arange(3)) | {"records": text}
+    pictures = picture_filter(dataset, np.arange(3)) | {"records": text}
     with pytest.raises(FileError, match="filter of training pictures"):
         known_pictures(pictures, dataset, np.arange(3))
 

@@ -78,7 +78,7 @@ def test_no_folder_keeps_nothing(tmp_path, monkeypatch):
         run.append(LINES[0])
         run.save(state())
         run.cut_log(3)
-        assert run.state() is run.finished() is None
+        assert run.state() is run.load_finished() is None
     assert os.listdir(tmp_path) == []
 
 
@@ -148,7 +148,7 @@ def test_a_model_that_cannot_be_read_is_renamed_and_it_is_said(tmp_path):
     (tmp_path / "run.safetensors.old").write_bytes(b"kept")
     with run_in(tmp_path / "run") as run, pytest.warns(
             UserWarning, match=r"run\.safetensors is no .* renamed to run\.safetensors\.old-2"):
-        assert run.finished() is None
+        assert run.load_finished() is None
     assert (tmp_path / "run.safetensors.old").read_bytes() == b"kept"
     assert (tmp_path / "run.safetensors.old-2").read_bytes() == b"cut"
 

@@ -349,7 +349,7 @@ def test_nothing_asks_a_gpu_for_a_number_between_records(fresh, monkeypatch):
 
     def on_a_gpu(trainer, *args):
         start(trainer, *args)
-        trainer.looks = False
+        trainer.checks_gradients = False
 
     monkeypatch.setattr(vqlib.train.Trainer, "__init__", on_a_gpu)
     steps = loop(model, replace(CONFIG, eval_every=100, save_every=100), None)

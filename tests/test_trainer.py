@@ -40,6 +40,7 @@ from vqlib.data.dataset import Dataset, Geometry
 from vqlib.data.sources import read_synthetic
 from vqlib.flow_decoder import FlowDecoder
 from vqlib.gpt import GPT
+from vqlib.runs import Run
 from vqlib.train import (
     TrainConfig,
     encode_dataset,
@@ -259,9 +260,46 @@ def test_a_prior_is_not_trained_on_codes_of_another_grid_or_codebook(name, size,
         next(train_prior(model, coded(40, 1), coded(20, 2), CONFIG))
 
 
+def test_a_prior_can_learn_images_of_any_class_and_knows_no_class_above(tmp_path):
+    """The last label means any class, as in `GPT.generate`."""
+    sets = [(codes, torch.full_like(labels, GPT_SIZE.n_classes))
+            for codes, labels in (coded(40, 1), coded(20, 2))]
+    step, losses = next(train_prior(GPT(GPT_SIZE), *sets, CONFIG))
+    assert step == 1
+    assert math.isfinite(losses["loss"])
+    above = [(codes, labels + 1) for codes, labels in sets]
+    with pytest.raises(ValueError, match="knows 7 classes, the data has 9"):
+        next(train_prior(GPT(GPT_SIZE), *above, CONFIG))
+
+
 def test_a_vqvae_is_not_trained_on_images_of_another_size(dataset):
     with pytest.raises(ValueError, match="for images of 32 px, the data has 16"):
         next(train_vqvae(VQVAE(replace(TINY, image_size=32)), dataset, CONFIG, Augment()))
+
+
+# what fails at the end ----------------------------------------------------------------------------
+
+def failing(*_):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("stop", [3, None], ids=["broken off", "finished"])
+def test_a_failure_at_the_end_does_not_keep_the_folder(dataset, tmp_path, monkeypatch, stop):
+    def training():
+        return train_vqvae(VQVAE(TINY), dataset, RARE, Augment(), folder=tmp_path / "run")
+
+    def fail(patch):
+        patch.setattr("vqlib.train.picture_filter", failing)
+        for step, _ in (steps := training()):
+            if step == stop:
+                patch.setattr(Trainer, "save", failing)
+                steps.close()
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        fail(patch)
+    assert Run.opened == {}
+    assert sorted(os.listdir(tmp_path / "run")) == ["log.jsonl", "state.pt"]   # no lock
+    assert [step for step, _ in training()] == ([*range(1, 21)] if stop else [])
 
 
 # finished models without a checkpoint -------------------------------------------------------------
@@ -283,6 +321,18 @@ def test_a_finished_model_of_the_same_run_is_its_end(fresh, finished):  # noqa: 
     assert not (finished.with_name("v1.2") / "state.pt").exists()  # it was not trained here
     save_model(finished, model)
     assert finished.read_bytes() == kept                         # and says so still
+
+
+def test_a_finished_model_brings_its_filter_of_pictures(dataset, tmp_path, monkeypatch):
+    """Nobody makes it again, which would read the whole training split."""
+    model, loop = MODELS["vqvae"](None, dataset)
+    list(loop(model, CONFIG, None))
+    save_model(tmp_path / "run.safetensors", model)
+    monkeypatch.setattr("vqlib.train.picture_filter", failing)
+    again, _ = MODELS["vqvae"](None, dataset)
+    assert list(loop(again, CONFIG, tmp_path / "run")) == []
+    assert again.origin == model.origin
+    assert again.origin["pictures"]
 
 
 def test_a_finished_model_of_another_run_is_neither_taken_nor_replaced(

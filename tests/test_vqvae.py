@@ -146,7 +146,7 @@ def test_other_image_sizes_than_the_training_size_can_be_coded(vqvae):
     assert vqvae.decode(vqvae.encode(x)).shape == x.shape
 
 
-@pytest.mark.parametrize("changes", [{"image_size": 18}, {"n_down": 0},
+@pytest.mark.parametrize("changes", [{"image_size": 18}, {"n_down": 5},
                                      {"image_size": 100, "n_down": 3}])
 def test_a_config_that_does_not_divide_is_refused(changes):
     with pytest.raises(ValueError, match="no multiple"):
@@ -157,3 +157,9 @@ def test_a_config_that_does_not_divide_is_refused(changes):
 def test_an_image_that_does_not_divide_is_refused(vqvae, shape):
     with pytest.raises(ValueError, match="multiples of 4"):
         vqvae.encode(torch.rand(shape))
+
+
+@pytest.mark.parametrize("code", [-1, TINY.n_codes])
+def test_codes_that_the_codebook_does_not_have_are_refused(vqvae, code):
+    with pytest.raises(IndexError):
+        vqvae.decode(torch.full((1, 4, 4), code))

@@ -137,3 +137,18 @@ def test_a_fresh_baseline_knows_nothing():
     cfg = WindowedGPTConfig(grid=4, n_codes=16, width=16, heads=2, layers=2)
     nats = float(WindowedGPT(cfg).eval().nats(random_codes(6, 16), None).mean())
     assert nats == pytest.approx(math.log(18), abs=0.02)         # 16 codes, start, end
+
+
+@pytest.mark.parametrize(("size", "said"), [
+    ({"grid": 1}, "grid 1 must be at least 2"),
+    ({"heads": 129}, "129 heads must be at most the width, 128")], ids=str)
+def test_sizes_that_leave_no_window_or_no_channels_are_refused(size, said):
+    with pytest.raises(ValueError, match=said):
+        WindowedGPTConfig(**size)
+
+
+def test_more_tokens_than_a_window_are_refused():
+    model = toy(4)
+    assert model(random_codes(1, 4)).shape == (1, 4, 18)
+    with pytest.raises(ValueError, match="at most 4 tokens, got 5"):
+        model(random_codes(1, 5))

@@ -34,7 +34,10 @@ def is_dict(value) -> bool:
 
 
 def is_identity(value) -> bool:
-    """Whether what is read of an identity later is what it should be, where it is there."""
+    """True if the fields of an identity that are read later have the right types.
+
+    Missing ones are allowed.
+    """
     codes = value.get("codes", "")                               # a digest, or where they are from
     known = is_text(codes) or isinstance(codes["augmentations"], list)
     return known and is_text(value.get("vqvae", ""))
@@ -43,7 +46,7 @@ def is_identity(value) -> bool:
 def is_filter(value) -> bool:
     try:
         return all(len(unpacked(value[part])) for part in ("records", "contents"))
-    except FileError:                                            # which does not know the file
+    except FileError:        # raised without a file name; the caller adds it
         return False
 
 
@@ -53,8 +56,8 @@ def is_geometry(value) -> bool:
         resize is None or (is_size(resize, MOST) and crop <= resize))
 
 
-# what may stand in a file's metadata, where it stands there
-GOOD = {
+# a check for each optional key of the metadata
+METADATA_CHECKS = {
     "preset": is_text, "data": is_text, "fingerprint": is_text, "identity": is_identity,
     "training": is_dict, "geometry": is_geometry, "pictures": is_filter,
     "classes": lambda names: (isinstance(names, list) and all(map(is_text, names))
@@ -71,7 +74,8 @@ def save_model(path: Path, model, **metadata) -> None:
     """Weights and config in one .safetensors file, there for all ranks when this returns.
 
     metadata: what else a reader should know (data, split, settings of the training). What the model
-    learnt from goes with it, see `vqlib.identity`.
+    learnt from goes with it, see `vqlib.identity`. Raises FileError if `path` is no regular file,
+    OSError that names the file if the disk is full or read-only.
     """
     kind = kind_of(model)
     weights = {name: w.detach().cpu().contiguous() for name, w in model.state_dict().items()}
@@ -141,7 +145,7 @@ def check_metadata(name: str, metadata: dict, kind: str | None) -> None:
         raise FileError(f"{name} has format {metadata['format']}, this vqlib reads up to {FORMAT}: "
                         "update it")
     check_config(name, found, metadata.get("config"))
-    if wrong := [key for key, is_good in GOOD.items()
+    if wrong := [key for key, is_good in METADATA_CHECKS.items()
                  if key in metadata and not is_good(metadata[key])]:
         raise FileError(f"{name}: its {wrong[0]} cannot be; fetch or train it again")
     side, geometry = metadata["config"].get("image_size"), metadata.get("geometry")
@@ -160,7 +164,9 @@ def check_config(name: str, kind: str, config) -> None:
         raise FileError(f"{name} holds a {kind} of another version of vqlib, with settings "
                         f"{list(config or ())}: fetch or train it again")
     if wrong := out_of_range(cls, config):
-        raise FileError(f"{name}: no {kind} has {wrong} {config[wrong]}; fetch or train it again")
+        setting, rule = wrong
+        raise FileError(f"{name}: no {kind} has {setting} {config[setting]}, it must be {rule}; "
+                        "fetch or train it again")
     try:
         cls(**config)
     except (ValueError, ArithmeticError) as e:

@@ -29,8 +29,6 @@ class FlowDecoderConfig:
     steps: int = 8             # Euler steps from noise to residual
 
     def __post_init__(self):
-        if min(self.width, self.layers, self.patch, self.steps) < 1:
-            raise ValueError(f"width, layers, patch and steps must be at least 1, got {self}")
         settings.check(self)
 
 

@@ -164,9 +164,9 @@ class GPT(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.class_embedding = nn.Embedding(cfg.n_classes + 1, cfg.width)
-            nobody = len(NEIGHBOURS) * cfg.n_codes               # stands for a neighbour not there
-            self.neighbour_embedding = nn.EmbeddingBag(nobody + 1, cfg.width, mode="sum",
-                                                       padding_idx=nobody)
+            no_neighbour = len(NEIGHBOURS) * cfg.n_codes         # stands for a neighbour not there
+            self.neighbour_embedding = nn.EmbeddingBag(
+                no_neighbour + 1, cfg.width, mode="sum", padding_idx=no_neighbour)
             self.previous_embedding = nn.Embedding(cfg.n_codes, cfg.width)
             self.row = nn.Parameter(torch.empty(cfg.grid, 1, cfg.width))
             self.column = nn.Parameter(torch.empty(1, cfg.grid, cfg.width))
@@ -196,8 +196,8 @@ class GPT(nn.Module):
         context: (B, T, C).
         """
         near = codes[:, self.neighbours[first : first + n]]      # (B, n, 12)
-        nobody = self.neighbour_embedding.padding_idx
-        near = torch.where(near < 0, nobody, near + self.direction)
+        no_neighbour = self.neighbour_embedding.padding_idx
+        near = torch.where(near < 0, no_neighbour, near + self.direction)
         x = self.neighbour_embedding(near.flatten(0, 1)).view(len(codes), n, -1)
         x = x + context[:, first : first + n]
         # the codes before are all known, but the very first prediction has none
@@ -246,7 +246,7 @@ class GPT(nn.Module):
     @torch.no_grad()
     def generate(self, labels: Tensor, temperature=1.0, top_k=0, top_p=1.0, first_top_p=1.0,
                  guidance=1.0, known=None, keep=None, seed=0, progress=None) -> Tensor:
-        """Draw codes (B, T) one after another.
+        """Draw codes (B, T) one after another, on the model's device.
 
         labels: (B,) in 0..n_classes, the last meaning any class.
         temperature > 0; top_k 0 and top_p 1 mean all codes.

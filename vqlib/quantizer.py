@@ -73,7 +73,11 @@ class Quantizer(nn.Module):
             index = nearest(as_rows(z.detach()), self.codebook)  # (N,)
         return index.view(len(z), *z.shape[2:])
 
-    def lookup(self, codes: Tensor) -> Tensor:                   # (B, h, w) -> (B, D, h, w)
+    def lookup(self, codes: Tensor) -> Tensor:                   # (B, h, w)
+        """Code vectors (B, D, h, w) of int64 codes in 0..K-1.
+
+        A CPU raises IndexError for other codes; a GPU stops with a device-side assertion.
+        """
         return F.embedding(codes, self.codebook).movedim(-1, 1)
 
     @torch.no_grad()
@@ -120,8 +124,8 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def init_from(self, z: Tensor) -> None:                      # (B, D, h, w) of the first batch
         """Put the codes on random encoder outputs, before the first step."""
-        everyone = torch.ones_like(self.ema_count, dtype=torch.bool)
-        self.move(everyone, self.random_rows(as_rows(z)))
+        all_codes = torch.ones_like(self.ema_count, dtype=torch.bool)
+        self.move(all_codes, self.random_rows(as_rows(z)))
 
     def random_rows(self, rows: Tensor) -> Tensor:               # (n, D) of this rank -> (K, D)
         """K random rows of the whole batch, the same on all ranks.

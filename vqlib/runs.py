@@ -18,20 +18,21 @@ from vqlib.backend.files import (
     Lock,
     is_there,
     read_regular,
+    remove_leftovers,
     rename_to_free,
-    sweep,
     write_atomically,
 )
 from vqlib.checkpoint import load_model, load_state, save_state
 from vqlib.identity import difference, sizes_of
 
-AFRESH = "take another folder, or start afresh: --fresh, or delete it"
+HOW_TO_RESTART = "take another folder, or start afresh: --fresh, or delete it"
 WITHOUT_LOG = "the run goes on once the log is deleted"
 
 
 class Run:
-    """A run's files; `with run:` nobody else trains in the folder. None keeps nothing.
+    """A run's files. Inside `with run:` no other process can train in the folder.
 
+    folder None: nothing is written.
     identity: all that decides the result, as JSON gives it back. release: called when another loop
     of this process opens the same folder, as a cell does that is run again.
     """
@@ -59,7 +60,7 @@ class Run:
                                   "--out FILE or $VQLIB_HOME", f"{self.name}/") from e
                 if rank() == 0:
                     for path in (self.state_file, self.log_file, self.model_file):
-                        sweep(path)
+                        remove_leftovers(path)
                 Run.opened[self.folder] = self
                 stack.callback(Run.opened.pop, self.folder)
                 wait_for_all()                                   # until the first has the folder
@@ -80,10 +81,11 @@ class Run:
         state = load_state(self.state_file)
         self.assert_mine(f"{self.name}/state.pt", state["identity"])
         if is_there(self.model_file):
-            self.finished()                                      # it will be replaced in the end
+            # raises if it is another run's: the end of this run would replace it
+            self.load_finished()
         return state
 
-    def finished(self):
+    def load_finished(self):
         """The model beside the folder, such as one that ships; None if there is none.
 
         One that cannot be read is renamed to *.old, with a warning. Raises FileError if it was not
@@ -99,14 +101,14 @@ class Run:
             return None
         if "identity" not in metadata:
             raise FileError(f"{self.model_file.name} is there and does not say what it learnt "
-                            f"from (an older file): {AFRESH}")
+                            f"from (an older file): {HOW_TO_RESTART}")
         # a file that is older than a setting was made with that setting's default
         self.assert_mine(self.model_file.name, metadata["identity"] | {"model": sizes_of(model)})
         return model
 
     def assert_mine(self, name: str, identity: dict) -> None:
         if differs := difference(identity, self.identity):
-            raise FileError(f"{name} is of another run: {differs}; {AFRESH}")
+            raise FileError(f"{name} is of another run: {differs}; {HOW_TO_RESTART}")
 
     def save(self, state: dict) -> None:
         """Replace the checkpoint; the log is on the disk before."""
@@ -124,7 +126,10 @@ class Run:
 
     @contextmanager
     def log(self):
-        """The log, to be written at its end. Raises OSError that names it: a full disk does not."""
+        """The log, opened for appending.
+
+        An OSError gets the log's name, which the one for a full disk lacks.
+        """
         try:
             with self.log_file.open("a") as f:
                 yield f

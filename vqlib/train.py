@@ -20,7 +20,7 @@ from vqlib.data.augment import Augment, dihedral
 from vqlib.data.batches import batches, class_weights, shuffled_indices
 from vqlib.data.dataset import in_chunks
 from vqlib.flow_decoder import assert_decodes
-from vqlib.identity import digest, pictures_of, weights_digest
+from vqlib.identity import digest, picture_filter, weights_digest
 from vqlib.runs import read_log as read_log
 from vqlib.trainer import TrainConfig, Trainer
 
@@ -36,6 +36,9 @@ def train_vqvae(model, dataset, config: TrainConfig, augment: Augment, variance=
         exactly those pixels, the mean image scores 1. The report divided by 0.0487, the variance
         of pixels in [0, 1].
     commit, perplexity: of the whole batch, on all ranks.
+    Raises ValueError for images of another size than the model's or of one colour, and if the batch
+    does not divide by ranks and passes; FileError if the folder is another run's or in use;
+    FloatingPointError if loss, gradient or weights are no numbers.
     """
     def loss(model, images):                                     # (b, 3, H, W) in [0, 1]
         x = model.normalise(images)
@@ -48,7 +51,7 @@ def train_vqvae(model, dataset, config: TrainConfig, augment: Augment, variance=
     learns_from = {"data": dataset.fingerprint, "augmentation": asdict(augment),
                    "variance": float(f"{variance:.9g}")}         # other CPUs add up otherwise
     with Trainer(model, config, folder, learns_from, loss, accumulate,
-                 lambda: pictures_of(dataset, dataset.splits["train"])) as trainer:
+                 lambda: picture_filter(dataset, dataset.splits["train"])) as trainer:
         for images in batches(dataset, "train", config.batch, config.seed, augment, trainer.step,
                               config.class_balance):
             if trainer.done:
@@ -102,8 +105,10 @@ class Codes(NamedTuple("Codes", [("codes", Tensor), ("labels", Tensor)])):
     filter, see vqlib.identity.
     """
 
-    made_of: dict
-    pictures: dict
+    def __new__(cls, codes: Tensor, labels: Tensor, made_of: dict, pictures: dict):
+        coded = super().__new__(cls, codes, labels)
+        coded.made_of, coded.pictures = made_of, pictures
+        return coded
 
 
 @torch.no_grad()
@@ -117,13 +122,11 @@ def encode_dataset(encoder, dataset, split: str, augmentations=(0,), batch=128) 
         x = dataset[chunk].to(encoder.mean.device)
         codes = [encoder.encode(dihedral(x, k)).flatten(1) for k in augmentations]
         parts.append(torch.stack(codes, 1).short().cpu())        # (B, V, T)
-    coded = Codes(torch.cat(parts), dataset.labels[rows])
-    coded.made_of = {"vqvae": weights_digest(encoder), "data": dataset.fingerprint, "split": split,
-                     "augmentations": list(augmentations)}
+    made_of = {"vqvae": weights_digest(encoder), "data": dataset.fingerprint, "split": split,
+               "augmentations": list(augmentations)}
     if hasattr(encoder, "lambda_"):                              # entropy-constrained
-        coded.made_of |= {"lambda": encoder.lambda_, "prior": weights_digest(encoder.prior)}
-    coded.pictures = pictures_of(dataset, rows)
-    return coded
+        made_of |= {"lambda": encoder.lambda_, "prior": weights_digest(encoder.prior)}
+    return Codes(torch.cat(parts), dataset.labels[rows], made_of, picture_filter(dataset, rows))
 
 
 @torch.no_grad()
@@ -141,12 +144,12 @@ def train_prior(prior, train, held_out, config: TrainConfig, folder=None, finger
     """Yield (step, losses) after each update.
 
     train: codes (n, V, T) and labels (n,); held_out: codes (m, V, T), of which augmentation 0 is
-        scored, and labels (m,).
+        scored, and labels (m,). Labels are in 0..n_classes; the last means "any class".
     Every `config.eval_every` updates losses also have `train` and `held_out`: nats per code in
     eval mode, on as many images. The weights of the best held-out evaluation are kept in the end;
     the run ends early after `config.patience` evaluations without a gain.
-    fingerprint: of the data, for codes that `encode_dataset` did not make.
-    Raises ValueError if there is no held-out image for each rank, or if codes are not the prior's.
+    fingerprint: of the data, for codes that `encode_dataset` did not make. Raises ValueError if a
+    rank has no held-out image or codes are not the prior's; other errors as `train_vqvae`.
     """
     n = min(config.eval_images, len(train[0]), len(held_out[0]))
     if n < world_size():
@@ -172,14 +175,17 @@ def train_prior(prior, train, held_out, config: TrainConfig, folder=None, finger
                     best.update(held_out=float(losses["held_out"]), step=trainer.step,
                                 weights=copy.deepcopy(prior.state_dict()))
             yield trainer.end_of_update(losses)
-        trainer.save_news()                                      # an early stop is an end, too
+        trainer.save_if_unsaved()                                # an early stop is an end, too
         if best["step"]:
             prior.load_state_dict(best["weights"])
     prior.eval()
 
 
 def assert_codes_of(prior, *sets) -> None:
-    """Raises ValueError if grid, codes or classes of (codes, labels) are not the prior's."""
+    """Raises ValueError if grid, codes or classes of (codes, labels) are not the prior's.
+
+    The label n_classes is allowed: a prior can be trained on images of "any class" alone.
+    """
     T, K = prior.cfg.grid**2, prior.cfg.n_codes
     for codes, labels in sets:
         if codes.shape[2] != T or int(codes.max()) >= K:
@@ -256,6 +262,8 @@ def train_flow_decoder(flow_decoder, vqvae, dataset, config: TrainConfig, augmen
 
     loss: the flow's mean squared velocity error, see `FlowDecoder.loss`. It learns residuals of
     training images: if the VQ-VAE overfitted, they are smaller than those of held-out images.
+    Raises ValueError if images, VQ-VAE and flow decoder do not fit each other; other errors as
+    `train_vqvae`.
     """
     def loss(model, images, noise, t):                           # (b, 3, H, W) twice, (b,)
         with torch.autocast(images.device.type, enabled=False):  # a residual is a small difference
@@ -271,7 +279,7 @@ def train_flow_decoder(flow_decoder, vqvae, dataset, config: TrainConfig, augmen
     learns_from = {"data": dataset.fingerprint, "augmentation": asdict(augment),
                    "vqvae": weights_digest(vqvae.eval())}
     with Trainer(flow_decoder, config, folder, learns_from, loss, accumulate,
-                 lambda: pictures_of(dataset, dataset.splits["train"])) as trainer:
+                 lambda: picture_filter(dataset, dataset.splits["train"])) as trainer:
         if trainer.step == 0:
             some = next(drawn(16 * world_size() * max(1, 16 // world_size()), start=0))  # about 256
             residuals = [least_squares(vqvae, x.to(trainer.device))[2] for x in some.split(16)]

@@ -87,7 +87,7 @@ class Trainer:
     digest of weights that it starts from, if they are not random ones, is in model.origin["init"].
     accumulate: forward passes per update and rank, each on a part of the rank's images. Gradients
     and codebook are those of a single pass; dropout masks are not.
-    folder: None keeps nothing. pictures(): the training images' filter, see vqlib.identity.
+    folder None: nothing is written. pictures(): the training images' filter, see vqlib.identity.
     Raises FileError if the folder is another run's, ValueError if the batch does not divide.
     """
 
@@ -99,13 +99,13 @@ class Trainer:
         self.model, self.config, self.step, self.saved = model, config, 0, -1
         self.optimizer = adamw(model, config)
         self.extra, self.adopted, self.released = {}, {}, False  # extra: a loop's own, kept, too
-        begins = {"init": origin_of(model)["init"]} if "init" in origin_of(model) else {}
-        self.identity = plain({"model": sizes_of(model), "training": asdict(config), **begins,
-                               **learns_from})
+        initial_weights = {"init": origin_of(model)["init"]} if "init" in origin_of(model) else {}
+        self.identity = plain({"model": sizes_of(model), "training": asdict(config),
+                               **initial_weights, **learns_from})
         self.pictures, self.accumulate = pictures, accumulate
         self.run, self.guard = Run(folder, self.identity, self.release), Guard(self.stopped)
         self.device = next(model.parameters()).device
-        self.looks = self.device.type == "cpu"                   # a GPU would wait to be asked
+        self.checks_gradients = self.device.type == "cpu"        # a GPU would wait to be asked
         half = self.device.type == "cuda" and torch.cuda.is_bf16_supported(False)
         self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=half)
         self.loss = replicated(model, loss)
@@ -116,21 +116,21 @@ class Trainer:
             found = self.resume() or self.adopt()
             agree(json.dumps([self.identity, self.step, self.accumulate]))
             self.run.cut_log(self.step)
-            self.model.origin = {}                               # until it is what it says
+            self.model.origin = {}              # set again when the training has finished
             if not found:
                 self.save()                                      # so that a rerun starts there
             stack.enter_context(self.guard)
-            self.entered = stack.pop_all()
+            self.resources = stack.pop_all()
         return self
 
     def __exit__(self, kind, error, trace):
-        if kind is None:
-            pictures = self.pictures()
-            self.model.origin = {"identity": self.identity,
-                                 **({"pictures": pictures} if pictures else {}), **self.adopted}
-        elif kind is GeneratorExit and not sys.is_finalizing():  # the caller broke off
-            self.save_news()
-        self.entered.close()
+        with self.resources:                                     # closed whatever happens
+            if kind is None:
+                pictures = self.adopted.get("pictures") or self.pictures()
+                self.model.origin = {"identity": self.identity,
+                                     **({"pictures": pictures} if pictures else {}), **self.adopted}
+            elif kind is GeneratorExit and not sys.is_finalizing():  # the caller broke off
+                self.save_if_unsaved()
 
     def resume(self) -> bool:
         """Go on from the folder's checkpoint, if there is one."""
@@ -148,7 +148,7 @@ class Trainer:
 
     def adopt(self) -> bool:
         """Take a model file without a checkpoint, such as one that ships, for a finished run."""
-        if (model := self.run.finished()) is None:
+        if (model := self.run.load_finished()) is None:
             return False
         self.model.load_state_dict(model.state_dict())
         self.adopted = model.origin
@@ -186,11 +186,11 @@ class Trainer:
 
     def limit_gradient(self, logged: dict) -> None:
         """Clip the gradient; FloatingPointError with the cause if it is no number."""
-        if not (self.looks or self.config.clip):
+        if not (self.checks_gradients or self.config.clip):
             return
         parameters = {name: p for name, p in self.model.named_parameters() if p.grad is not None}
         norm = get_total_norm([p.grad for p in parameters.values()])
-        if self.looks and not norm.isfinite():
+        if self.checks_gradients and not norm.isfinite():
             causes = {f"weight {name}": p for name, p in parameters.items()}
             causes |= {f"the loss ({name})": value for name, value in logged.items()}
             causes |= {f"the gradient of {name}": p.grad for name, p in parameters.items()}
@@ -211,7 +211,7 @@ class Trainer:
             self.record(**losses, **also)
         if self.step % self.config.save_every == 0 or self.done:
             self.save()
-        self.guard.rest()                                        # who waited to stop it may do so
+        self.guard.update_done()                                 # who waited to stop it may do so
         return self.step, losses
 
     def record(self, **values) -> None:
@@ -233,14 +233,14 @@ class Trainer:
                        "optimizer": self.optimizer.state_dict(), "extra": self.extra})
         self.saved = self.step
 
-    def save_news(self) -> None:
+    def save_if_unsaved(self) -> None:
         """Save what was not saved yet, at the end of an update."""
         if self.step > self.saved and not self.guard.busy:
             self.save()
 
     def stopped(self) -> str:
         """Save for somebody who stops the process, and say so."""
-        self.save_news()
+        self.save_if_unsaved()
         kept = "run it again to go on from there" if self.run.folder else "nothing was kept"
         return f"{self.run.name} stopped after update {self.step} of {self.config.steps}: {kept}"
 
@@ -248,8 +248,8 @@ class Trainer:
         """Another loop of this process takes the folder: save, and do nothing more."""
         if self.guard.busy:
             raise FileError(f"{self.run.name}/ is in use by another thread of this process")
-        self.save_news()
-        self.entered.close()
+        self.save_if_unsaved()
+        self.resources.close()
         self.released = True
 
 

@@ -33,10 +33,10 @@ class VQVAEConfig:
     reset_threshold: float = 0.02  # share of N/K under which a code is dead; 0: never reset
 
     def __post_init__(self):
-        if self.n_down < 1 or self.image_size % 2**self.n_down:
+        settings.check(self)
+        if self.image_size % 2**self.n_down:
             raise ValueError(f"image_size {self.image_size} is no multiple of {2**self.n_down} "
                              f"(n_down {self.n_down})")
-        settings.check(self)
 
     @property
     def grid(self) -> int:
@@ -133,5 +133,5 @@ class VQVAE(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:             # (B, h, w) -> (B, 3, H, W) in [0, 1]
-        """Images of codes, clipped to [0, 1]."""
+        """Images of codes, clipped to [0, 1]. Codes are int64 in 0..K-1; others are an error."""
         return self.denormalise(self.decoder(self.quantizer.lookup(codes))).clamp(0, 1)

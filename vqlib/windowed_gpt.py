@@ -26,6 +26,10 @@ class WindowedGPTConfig:
 
     def __post_init__(self):
         settings.check(self)
+        if self.grid < 2:
+            raise ValueError(f"grid {self.grid} must be at least 2: a window is a quarter of it")
+        if self.heads > self.width:
+            raise ValueError(f"{self.heads} heads must be at most the width, {self.width}")
 
     @property
     def window(self) -> int:
@@ -53,8 +57,15 @@ class WindowedGPT(nn.Module):
             self.head = Linear(cfg.width, cfg.n_codes + 2)
             init_weights(self, cfg.layers)
 
-    def forward(self, tokens: Tensor) -> Tensor:                 # (B, t), t <= w -> (B, t, K+2)
-        x = self.embed(tokens) + self.position.weight[: tokens.shape[1]]
+    def forward(self, tokens: Tensor) -> Tensor:                 # (B, t)
+        """Logits (B, t, K+2): row i predicts the token after token i.
+
+        Raises ValueError unless t <= w.
+        """
+        t, w = tokens.shape[1], self.cfg.window
+        if t > w:
+            raise ValueError(f"a window has at most {w} tokens, got {t}")
+        x = self.embed(tokens) + self.position.weight[:t]
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))

@@ -106,7 +106,7 @@ def write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
 def save_results(workspace: Workspace, notebook: str, key_metric: str, **metrics) -> None:
     """Save a notebook's metrics beside the weights; `key_metric` goes into the closing table."""
     values = json.loads(json.dumps({"key_metric": key_metric, **metrics}, default=float))
-    text = json.dumps({**values, "sha256": seal(values)}, indent=1)
+    text = json.dumps({**values, "sha256": metrics_digest(values)}, indent=1)
     write_atomically(workspace.folder / f"{notebook}.json", text.encode())
 
 
@@ -125,13 +125,13 @@ def load_results(workspace: Workspace, notebook: str) -> dict:
         claimed = values.pop("sha256")
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         claimed = values = None
-    if claimed is None or claimed != seal(values):
+    if claimed is None or claimed != metrics_digest(values):
         raise FileError(f"{path.name} is damaged or of an older version: run notebook {notebook} "
                         "again")
     return values
 
 
-def seal(values: dict) -> str:
+def metrics_digest(values: dict) -> str:
     """SHA-256 of metrics: a digit that changes in a file would train on."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import vqlib.backend.cpu
-from vqlib.backend.cpu import MANY, PAYS, Linear, convolutions_pay, gain, keep_pages, linear
+from vqlib.backend.cpu import MANY, MIN_SPEEDUP, Linear, convolutions_pay, gain, keep_pages, linear
 
 # products -----------------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ def product():
 
 
 def test_one_measurement_decides_for_a_process(measured):
-    for value, pays in ((PAYS + 0.5, True), (PAYS - 0.4, False)):
+    for value, pays in ((MIN_SPEEDUP + 0.5, True), (MIN_SPEEDUP - 0.4, False)):
         made = measured(value)
         assert [convolved(product), convolved(product)] == [pays, pays]
         assert made == [value]

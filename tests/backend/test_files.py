@@ -1,4 +1,6 @@
 """Laws of files: replaced whole or not at all, read only if regular, locked by the living."""
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -108,6 +110,41 @@ def test_the_part_of_a_process_that_still_writes_is_left_alone(tmp_path, monkeyp
     write_atomically(tmp_path / "a.bin", b"mine")
     assert (tmp_path / "a.bin").read_bytes() == b"mine"
     assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def unsupported(file, operation):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_a_part_is_locked_by_a_file_that_can_be_written_as_nfs_asks(tmp_path, monkeypatch):
+    """There flock is a lock for writing, which takes a file open for writing."""
+    flock, modes = fcntl.flock, []
+
+    def of_nfs(file, operation):
+        modes.append(file.mode)
+        return flock(file, operation) if file.writable() else unsupported(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", of_nfs)
+    (tmp_path / "a.bin.0123456789abcdef.part").write_bytes(b"half")
+    write_atomically(tmp_path / "a.bin", b"data")
+    assert os.listdir(tmp_path) == ["a.bin"]
+    assert modes == ["rb+", "xb"]
+
+
+def test_where_a_file_system_has_no_locks_parts_stay_and_everybody_has_the_lock(
+        tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    (tmp_path / "a.bin.0123456789abcdef.part").write_bytes(b"of a living writer, perhaps")
+    write_atomically(tmp_path / "a.bin", b"data")
+    assert {p.name for p in tmp_path.iterdir()} == {"a.bin", "a.bin.0123456789abcdef.part"}
+    with Lock(tmp_path / "lock"), Lock(tmp_path / "lock"):
+        pass
+
+
+def test_a_part_that_cannot_be_opened_stays(tmp_path):
+    (tmp_path / "a.bin.0123456789abcdef.part").mkdir()
+    write_atomically(tmp_path / "a.bin", b"data")
+    assert (tmp_path / "a.bin").read_bytes() == b"data"
 
 
 def test_a_link_stays_and_the_file_that_it_names_is_replaced(tmp_path):

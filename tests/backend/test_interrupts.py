@@ -28,7 +28,7 @@ class Work:
         for number in numbers:
             signal.raise_signal(number)
         self.steps += 1
-        self.guard.rest()
+        self.guard.update_done()
 
     def run(self, *signals, between=()):
         """A step for each; None: no signal comes in it."""
@@ -113,7 +113,7 @@ def test_a_process_that_is_told_to_end_says_a_line_and_ends_by_that_signal():
             guard.busy = True
             os.kill(os.getpid(), signal.SIGTERM)
             print("to the end of the step", flush=True)
-            guard.rest()
+            guard.update_done()
             print("and no further", flush=True)
     """)
     assert (ended.returncode, ended.stdout, ended.stderr) == (

@@ -1,7 +1,10 @@
 """Laws of the cache: its fingerprint knows every change, and it is whole or not there."""
+import errno
+import fcntl
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,8 @@ from PIL import ImageOps
 from small_data import array_source, noise
 
 import vqlib.data.cache
-from vqlib.backend.files import own
-from vqlib.data.cache import SCRATCH, build_cache, fingerprint, reserve
+from vqlib.backend.files import try_lock
+from vqlib.data.cache import LOCK, SCRATCH, build_cache, fingerprint, reserve
 from vqlib.data.dataset import Dataset
 from vqlib.data.decode import Geometry
 from vqlib.data.sources import DataError, open_source, read_synthetic
@@ -127,12 +130,15 @@ def flip(path, place):
     lambda folder: change(folder, rows=[[10**6, "a", "nv", "a"]] * 20),
     lambda folder: change(folder, groups=["a"]),
     lambda folder: change(folder, content=None, failed=None),
+    lambda folder: change(folder, retry=[10**6]),
+    lambda folder: change(folder, retry=3),
     lambda folder: (folder / "images.npy").write_bytes(
         bytes((folder / "images.npy").stat().st_size)),
     lambda folder: flip(folder / "images.npy", -1),
     lambda folder: flip(folder / "images.npy", 2000),
 ], ids=["index cut", "another index", "no images", "images cut", "no index", "rows of no image",
-        "groups of others", "parts are missing", "images filled", "last bit", "a pixel's bit"])
+        "groups of others", "parts are missing",
+        "no such image", "no list", "images filled", "last bit", "a pixel's bit"])
 def test_a_damaged_cache_is_built_again(tmp_path, damage):
     source = array_source(noise(20), [f"a{i}" for i in range(20)])
     before = Dataset(source, Geometry(24, 24), cache=tmp_path)
@@ -165,6 +171,73 @@ def test_the_same_bytes_under_other_names_are_images_of_one_lesion(tmp_path):
         "mel/e.png": "mel/e.png"}
 
 
+def failing_at(monkeypatch, *errors):
+    """Have the decoding of a class folder's first images fail; -> names of images decoded."""
+    decode, decoded = vqlib.data.cache.decode, []
+    places = dict(zip("abcd", errors))
+
+    def failing(place, *args):
+        decoded.append(place.stem)
+        if place.stem in places:
+            raise places[place.stem]
+        return decode(place, *args)
+
+    monkeypatch.setattr(vqlib.data.cache, "decode", failing)
+    return decoded
+
+
+@pytest.fixture
+def four(tmp_path):
+    """A class folder of images a, b, c and d."""
+    (tmp_path / "set" / "nv").mkdir(parents=True)
+    for i, name in enumerate("abcd"):
+        picture(i).save(tmp_path / "set" / "nv" / f"{name}.png")
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "Input/output error"),
+    PermissionError(errno.EACCES, "Permission denied"), MemoryError()], ids=repr)
+def test_an_error_of_the_machine_leaves_an_image_out_until_it_has_passed(
+        four, tmp_path, monkeypatch, error):
+    with monkeypatch.context() as m:
+        failing_at(m, error)
+        dataset = Dataset(open_source(four), Geometry(32, 32), cache=tmp_path / "cache")
+        assert [Path(name).stem for name in dataset.names] == ["b", "c", "d"]
+        [(name, reason)] = dataset.skipped
+        assert name == "nv/a.png"
+        assert reason.startswith(type(error).__name__)
+        decoded = failing_at(m, error)                           # it is there still: nothing is new
+        again = Dataset(open_source(four), Geometry(32, 32), cache=tmp_path / "cache")
+        assert (again.names, again.skipped) == (dataset.names, dataset.skipped)
+        assert decoded == ["a"]
+    whole = Dataset(open_source(four), Geometry(32, 32), cache=tmp_path / "cache")
+    assert [Path(name).stem for name in whole.names] == ["a", "b", "c", "d"]
+    assert whole.skipped == []
+    monkeypatch.setattr(vqlib.data.cache, "decode", lambda *a: pytest.fail("decoded again"))
+    assert len(Dataset(open_source(four), Geometry(32, 32), cache=tmp_path / "cache")) == 4
+
+
+def test_an_error_of_the_image_leaves_it_out_for_good(four, tmp_path, monkeypatch):
+    (four / "nv" / "a.png").write_bytes((four / "nv" / "a.png").read_bytes()[:200])
+    (four / "nv" / "b.png").write_bytes(b"no picture")
+    dataset = Dataset(open_source(four), Geometry(32, 32), cache=tmp_path / "cache")
+    assert [Path(name).stem for name in dataset.names] == ["c", "d"]
+    assert json.loads((dataset.folder / "index.json").read_text())["retry"] == []
+    monkeypatch.setattr(vqlib.data.cache, "decode", lambda *a: pytest.fail("decoded again"))
+    again = Dataset(open_source(four), Geometry(32, 32), cache=tmp_path / "cache")
+    assert again.skipped == dataset.skipped
+
+
+def test_an_image_that_turns_out_to_be_broken_is_not_tried_for_ever(four, tmp_path, monkeypatch):
+    for errors in ([OSError(errno.EMFILE, "Too many open files")], [ValueError("too small")]):
+        with monkeypatch.context() as m:
+            failing_at(m, *errors)
+            dataset = Dataset(open_source(four), Geometry(32, 32), cache=tmp_path / "cache")
+    assert dataset.skipped == [("nv/a.png", "ValueError: too small")]
+    assert json.loads((dataset.folder / "index.json").read_text())["retry"] == []
+
+
 def test_a_disk_without_room_is_told_before_it_is_full(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -178,11 +251,39 @@ def test_what_a_killed_build_left_is_swept_by_the_next_and_one_that_goes_on_is_n
     source = array_source(noise(20), [f"a{i}" for i in range(20)])
     for name in ("killed", "going on"):
         (tmp_path / f"{name}{SCRATCH}x" / "new").mkdir(parents=True)
-    mine = os.open(tmp_path / f"going on{SCRATCH}x", os.O_RDONLY)
-    own(mine)
-    folder = Dataset(source, Geometry(24, 24), cache=tmp_path).folder
-    os.close(mine)
+        (tmp_path / f"{name}{SCRATCH}x" / LOCK).touch()
+    with (tmp_path / f"going on{SCRATCH}x" / LOCK).open("r+b") as lock:
+        try_lock(lock)
+        folder = Dataset(source, Geometry(24, 24), cache=tmp_path).folder
     assert {*tmp_path.iterdir()} == {folder, tmp_path / f"going on{SCRATCH}x"}
+
+
+def test_a_build_that_goes_on_is_not_swept(tmp_path, monkeypatch):
+    first, second = (array_source(noise(20, seed=seed), [f"a{i}" for i in range(20)])
+                     for seed in (1, 2))
+    near_groups = vqlib.data.cache.near_groups
+
+    def another_builds_too(*args):
+        monkeypatch.setattr(vqlib.data.cache, "near_groups", near_groups)
+        Dataset(second, Geometry(24, 24), cache=tmp_path)
+        return near_groups(*args)
+
+    monkeypatch.setattr(vqlib.data.cache, "near_groups", another_builds_too)
+    assert len(Dataset(first, Geometry(24, 24), cache=tmp_path)) == 20
+    assert len([*tmp_path.iterdir()]) == 2
+    assert not [*tmp_path.glob(f"*{SCRATCH}*")]
+
+
+def test_where_a_file_system_has_no_locks_no_build_is_swept(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    (tmp_path / f"a{SCRATCH}x").mkdir()
+    (tmp_path / f"a{SCRATCH}x" / LOCK).touch()
+    folder = Dataset(array_source(noise(20), [*"abcdefghijklmnopqrst"]), Geometry(24, 24),
+                     cache=tmp_path).folder
+    assert {*tmp_path.iterdir()} == {folder, tmp_path / f"a{SCRATCH}x"}
 
 
 def test_a_disk_that_is_full_in_the_end_is_told_and_nothing_is_left(tmp_path, monkeypatch):

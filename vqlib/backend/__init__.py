@@ -1,1 +1,1 @@
-"""What the machine needs and the algorithms do not: ranks, wide products, kept pages."""
+"""Processes, devices, files, signals, CPU speed: the machine needs them, the algorithms do not."""

@@ -77,11 +77,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as e:
         raise FileError(f"{path} lies below a file, a folder is needed: name another place") from e
-    sweep(path)
+    remove_leftovers(path)
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")  # containers share PIDs
     try:
         with part.open("xb") as f:
-            own(f)
+            try_lock(f)
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
@@ -93,27 +93,30 @@ def write_atomically(path: Path, data: bytes) -> None:
             part.unlink()
 
 
-def own(file) -> bool:
-    """Lock an open file for this process, as long as it is open; False if another process has it.
+def try_lock(file, unknown=True) -> bool:
+    """Lock a writable file for this process while it is open; False if another process has it.
 
-    The kernel forgets the lock when the process dies, however it dies. Where a file system knows no
-    locks everybody has them.
+    The kernel forgets the lock when the process dies, however it dies. unknown: the answer where
+    the file system has no locks. NFS has them for files that are open for writing only.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass
+        return unknown
     return True
 
 
-def sweep(path: Path) -> None:
-    """Remove what dead processes left of their attempts to write `path`."""
+def remove_leftovers(path: Path) -> None:
+    """Remove what dead processes left of their attempts to write `path`.
+
+    Where nobody can know whether the writer is dead, or the part cannot be opened, it stays.
+    """
     for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
-        with suppress(FileNotFoundError), part.open("rb") as f:
-            if own(f):                                           # its writer is no more
-                part.unlink(missing_ok=True)
+        with suppress(OSError), part.open("r+b") as f:
+            if try_lock(f, unknown=False):                       # its writer is no more
+                part.unlink()
 
 
 class Lock:
@@ -130,7 +133,7 @@ class Lock:
         is_there(self.path)                                      # or something else is
         while True:
             self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+")
-            if not own(self.file):
+            if not try_lock(self.file):
                 with self.file as f:
                     raise FileError(f"{self.path.parent.name}/ is in use by {owner(f.read())}: "
                                     "wait for it, stop it, or take another folder")

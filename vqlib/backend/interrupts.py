@@ -19,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Guard:
-    """Within `with guard:` a signal that comes while `guard.busy` waits until `guard.rest()`.
+    """Within `with guard:` a signal that comes while `guard.busy` waits for `guard.update_done()`.
 
     Then, or at once if nothing is busy, all guards `save()`, which says in a line what was saved,
     and the signal does what it would have done. A second signal does not wait.
@@ -29,7 +29,7 @@ class Guard:
     before: ClassVar[dict] = {}      # handlers that were there before the first guard
 
     def __init__(self, save: Callable[[], str]):
-        self.save, self.busy, self.asked = save, False, None
+        self.save, self.busy, self.pending_signal = save, False, None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # others cannot have handlers
@@ -45,11 +45,11 @@ class Guard:
             if not Guard.live:
                 Guard.restore()
 
-    def rest(self) -> None:
+    def update_done(self) -> None:
         """An update is complete: what it left can be saved."""
         self.busy = False
-        if self.asked:
-            Guard.end(self.asked)
+        if self.pending_signal:
+            Guard.save_and_raise(self.pending_signal)
 
     @staticmethod
     def restore() -> None:
@@ -59,17 +59,17 @@ class Guard:
     @staticmethod
     def handle(number, frame) -> None:
         busy = [guard for guard in Guard.live if guard.busy]
-        if busy and not any(guard.asked for guard in busy):
+        if busy and not any(guard.pending_signal for guard in busy):
             for guard in busy:
-                guard.asked = number
+                guard.pending_signal = number
         elif busy:                                               # asked twice: unsaved, at once
             Guard.restore()
             signal.raise_signal(number)
         else:
-            Guard.end(number)
+            Guard.save_and_raise(number)
 
     @staticmethod
-    def end(number: int) -> None:
+    def save_and_raise(number: int) -> None:
         said = "; ".join(guard.save() for guard in Guard.live if not guard.busy)
         Guard.live.clear()
         Guard.restore()

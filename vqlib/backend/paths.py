@@ -8,7 +8,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def home() -> Path:
     """The folder that holds data/, figures/ and notebooks/: `$VQLIB_HOME`, else this checkout.
 
-    A blank name is none, and ~ is the user's folder: a shell does not see it in an env file.
+    A blank value counts as unset. ~ is expanded here, because no shell expands it in an env file.
     """
     return Path((os.environ.get("VQLIB_HOME") or "").strip() or CHECKOUT).expanduser()
 

@@ -3,6 +3,7 @@
 images.npy holds (N, 3, S, S) uint8; index.json names each usable image, its class, its lesion and
 its group of near-duplicates, says why other images could not be used, and how the files looked:
 a file that was changed since is decoded again, and so is everything if a bit of images.npy flipped.
+An image that an error of the machine left out is tried again at each opening.
 """
 import hashlib
 import json
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vqlib.backend.files import own
+from vqlib.backend.files import try_lock
 from vqlib.data.decode import Geometry, decode
 from vqlib.data.folders import COPY, JPEG, image_key
 from vqlib.data.near_duplicates import near_groups
@@ -28,6 +29,7 @@ from vqlib.data.records import DataError, Record, Source, printable
 CACHE_VERSION = 1  # part of every fingerprint: runs are found by it
 INDEX_VERSION = 3  # of index.json and of how groups are made: older caches are built again
 SCRATCH = ".build-"  # in the name of a folder in which a cache is built
+LOCK = "lock"        # in that folder: the file that its builder has locked
 ROOM = "make room, or name another place with $VQLIB_HOME"
 CHUNK = 64       # images per task: one task per image would cost a tenth more
 
@@ -61,8 +63,12 @@ def states(source: Source) -> list[int]:
     return [file_state(r.place)[1] for r in source.records if isinstance(r.place, Path)]
 
 
-def read_index(folder: Path, source: Source) -> dict | None:
-    """The index of a cache; None if there is none, or if it is damaged or older than its files."""
+def read_index(folder: Path, source: Source, geometry: Geometry) -> dict | None:
+    """The index of a cache; None if there is none, or if it is to be built again.
+
+    That is so if it is damaged or older than its files, and if an image that an error of the
+    machine left out can be decoded now.
+    """
     try:
         index = json.loads((folder / "index.json").read_text())
         whole = index["version"] == INDEX_VERSION and index["changed"] == states(source)
@@ -73,9 +79,28 @@ def read_index(folder: Path, source: Source) -> dict | None:
         in_it = all(0 <= place < len(images) for place, _, _, _ in index["rows"])
         fit = len(index["rows"]) == len(index["groups"]) > 0 and images.dtype == np.uint8
         told = fit and in_it and {"failed", "content"} <= index.keys()
-        return index if told and index["checksums"] == checksums(images) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        passed = any(has_passed(source.records[i].place, source, geometry)
+                     for i in index.get("retry", []))              # not in older caches
+        return index if told and not passed and index["checksums"] == checksums(images) else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
+
+
+def has_passed(place: Path | int, source: Source, geometry: Geometry) -> bool:
+    """Whether no error of the machine hinders an image from being decoded now."""
+    try:
+        decode(place, source.array, geometry)
+    except Exception as e:
+        return not is_of_machine(e)
+    return True
+
+
+def is_of_machine(e: Exception) -> bool:
+    """Whether the system failed (too many open files, no memory), and not the image.
+
+    Pillow's own errors are OSErrors without a number.
+    """
+    return isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno is not None)
 
 
 def checksums(images: np.ndarray) -> list[int]:                     # (N, 3, S, S)
@@ -94,22 +119,22 @@ def build_cache(source: Source, geometry: Geometry, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         sweep_scratch(folder.parent)
         scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}{SCRATCH}", dir=folder.parent))
+        lock = (scratch / LOCK).open("xb")
     except OSError as e:
         raise no_room(e) from e
-    mine = os.open(scratch, os.O_RDONLY)
-    own(mine)                                                      # until it is closed
+    try_lock(lock)                                                 # until it is closed
     try:
         write_cache(source, geometry, scratch / "new")
-        if read_index(folder, source) is None:                     # else another process was first
+        if read_index(folder, source, geometry) is None:           # else another process was first
             if folder.exists():
                 os.replace(folder, scratch / "old")
             os.replace(scratch / "new", folder)
     except OSError as e:
-        if read_index(folder, source) is None:
+        if read_index(folder, source, geometry) is None:
             raise no_room(e) from e
     finally:
+        lock.close()                                               # NFS keeps open files
         shutil.rmtree(scratch, ignore_errors=True)
-        os.close(mine)
 
 
 def no_room(e: OSError) -> OSError:
@@ -122,10 +147,10 @@ def sweep_scratch(folder: Path) -> None:
     """Remove what killed processes left of the caches that they built."""
     for scratch in folder.glob(f"*{SCRATCH}*"):
         with suppress(OSError):                                    # another sweeps it, too
-            file = os.open(scratch, os.O_RDONLY)
-            if own(file):                                          # its builder is no more
+            with (scratch / LOCK).open("r+b") as lock:
+                dead = try_lock(lock, unknown=False)
+            if dead:                                               # closed: NFS keeps open files
                 shutil.rmtree(scratch, ignore_errors=True)
-            os.close(file)
 
 
 def write_cache(source: Source, geometry: Geometry, folder: Path) -> None:
@@ -139,19 +164,21 @@ def write_cache(source: Source, geometry: Geometry, folder: Path) -> None:
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
     reserve(folder / "images.npy")
 
-    def decode_chunk(start: int) -> list[str | None]:
+    def decode_chunk(start: int) -> list[tuple[str | None, bool]]:
         places = range(start, min(start + CHUNK, n))
         return [decode_into(images, i, source, geometry) for i in places]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:               # Pillow decodes without the GIL
         chunks = pool.map(decode_chunk, range(0, n, CHUNK))
-        failures = [failure for chunk in chunks for failure in chunk]        # (N,)
+        outcomes = [outcome for chunk in chunks for outcome in chunk]        # (N,)
+        failures = [failure for failure, _ in outcomes]
         flushed = pool.submit(images.flush)                        # while hashes are compared
         index = index_of(source, images, failures)
         flushed.result()
     size = (folder / "images.npy").stat().st_size
     index |= {"version": INDEX_VERSION, "changed": changed, "bytes": size,
-              "checksums": checksums(images)}
+              "checksums": checksums(images),
+              "retry": [i for i, (_, may_pass) in enumerate(outcomes) if may_pass]}
     (folder / "index.json").write_text(json.dumps(index))
 
 
@@ -162,15 +189,20 @@ def reserve(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def decode_into(images: np.ndarray, i: int, source: Source, geometry: Geometry) -> str | None:
-    """Fill images[i] (3, S, S); the reason if the image cannot be used, without its folder."""
+def decode_into(images: np.ndarray, i: int, source: Source,
+                geometry: Geometry) -> tuple[str | None, bool]:
+    """Fill images[i] (3, S, S).
+
+    Returns the reason if the image cannot be used, without its folder, and whether it may pass.
+    """
     place = source.records[i].place
     try:
         images[i] = decode(place, source.array, geometry)
     except Exception as e:       # whatever one file does to Pillow (EXIF and all), others are used
         reason = str(e).replace(repr(str(place)), "").replace(str(place), "")
-        return printable(f"{type(e).__name__}: {reason}").strip().replace("\n", " ")
-    return None
+        reason = printable(f"{type(e).__name__}: {reason}").strip().replace("\n", " ")
+        return reason, is_of_machine(e)
+    return None, False
 
 
 def index_of(source: Source, images: np.ndarray, failures: list[str | None]) -> dict:

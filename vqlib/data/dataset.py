@@ -52,7 +52,7 @@ class Dataset:
         self.fingerprint = fingerprint(source, geometry)
         folder = Path(cache or home() / "data" / "cache") / self.fingerprint
         self.folder = folder
-        if (index := read_index(folder, source)) is None:
+        if (index := read_index(folder, source, geometry)) is None:
             build_cache(source, geometry, folder)
             index = json.loads((folder / "index.json").read_text())
         if index["content"]:

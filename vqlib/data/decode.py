@@ -5,6 +5,7 @@ Letters: H, W height and width of a picture, S side of the cached square.
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -50,13 +51,14 @@ def decode(place: Path | int, array: np.ndarray | None, geometry: Geometry) -> n
     return crop_or_pad(np.asarray(image), geometry.side).transpose(2, 0, 1)
 
 
-def read_rgb(path: Path, geometry: Geometry, masks=False) -> Image.Image:
-    """Read a file as a viewer shows it: upright, RGB, transparent parts on white.
+def read_rgb(source: Path | BinaryIO, geometry: Geometry, masks=False) -> Image.Image:
+    """Read an image as a viewer shows it: upright, RGB, transparent parts on white.
 
-    Of an animation that is the first frame. Raises ValueError for a TIFF of several pages, and
-    for a segmentation, unless `masks` are wanted.
+    source: a file, or its bytes as an open file. Of an animation the first frame is read. Raises
+    OSError for what is cut or no image, ValueError for pixels of more than 8 bits, for a TIFF of
+    several pages, and for a segmentation, unless `masks` are wanted.
     """
-    with Image.open(path, formats=FORMATS) as opened:
+    with Image.open(source, formats=FORMATS) as opened:
         image = opened
         if image.format == "TIFF" and image.n_frames > 1:
             raise ValueError(f"{image.n_frames} pages: save each as an image of its own")
