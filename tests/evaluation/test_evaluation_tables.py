@@ -204,3 +204,21 @@ def test_the_command_prints_a_markdown_table(tmp_path):
 def test_the_command_prints_a_sweep_too(tmp_path):
     (tmp_path / "swept.json").write_text(json.dumps({"sweep": SWEEP}))
     assert printed(tmp_path / "swept.json").startswith("validation, 9 images")
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (None, "r.json"), ("{", "r.json is damaged"), ("[]", "r.json is damaged"),
+    ("{}", "r.json has no tables"), ('{"generation": {"n": 1}}', "r.json is no result of this"),
+    ('{"sweep": []}', "r.json is no result of this")])
+def test_a_file_that_is_no_result_is_one_line(tmp_path, capsys, content, said):
+    if content is not None:
+        (tmp_path / "r.json").write_text(content)
+    assert tables.main([str(tmp_path / "r.json")]) == 1
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count("\n") == 1
+
+
+def test_a_file_has_to_be_named(capsys):
+    assert tables.main([]) == 1
+    assert "name one file" in capsys.readouterr().err

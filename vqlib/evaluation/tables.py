@@ -2,10 +2,10 @@
 
 FILE is what `vqlib evaluate --generation --sweep --json FILE` wrote.
 """
-import json
 import sys
 from pathlib import Path
 
+from vqlib.backend.files import read_json
 from vqlib.backend.paths import pretrained
 
 Row = tuple[str, str, str]              # measure, value, what it is compared with
@@ -212,14 +212,36 @@ def published(folder: Path, preset: str, split: str) -> dict | None:
     if not path.exists() or (folder != shipped and not log.exists()):
         return None
     logs = [shipped_log.read_bytes() for shipped_log in shipped.glob("prior-*.jsonl")]
-    return json.loads(path.read_text()) if folder == shipped or log.read_bytes() in logs else None
+    return read_json(path) if folder == shipped or log.read_bytes() in logs else None
 
 
-def main(path: Path) -> None:
-    result = json.loads(path.read_text())
-    tables = {"generation": markdown, "sweep": sweep}
-    print("\n\n".join(show(result[key]) for key, show in tables.items() if key in result))
+TABLES = {"generation": markdown, "sweep": sweep}
+
+
+def tables_of(path: Path) -> str:
+    """The tables of a file that `evaluate` wrote. Raises FileError or ValueError that names it."""
+    result = read_json(path)
+    try:
+        shown = [show(result[key]) for key, show in TABLES.items() if key in result]
+    except (LookupError, TypeError, ValueError, AttributeError) as e:
+        raise ValueError(f"{path.name} is no result of this version of evaluate ({e!r})") from e
+    if not shown:
+        raise ValueError(f"{path.name} has no tables: write it with python -m vqlib evaluate "
+                         "--generation --json FILE")
+    return "\n\n".join(shown)
+
+
+def main(arguments: list[str]) -> int:
+    """Print the tables of the file that is named; 1 after one line of error."""
+    try:
+        if len(arguments) != 1:
+            raise ValueError("name one file: python -m vqlib.evaluation.tables FILE")
+        print(tables_of(Path(arguments[0])))
+    except (OSError, ValueError) as e:
+        print(f"vqlib: {e}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

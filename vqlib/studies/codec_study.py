@@ -57,7 +57,7 @@ ROWS = [
     CodecRow("webp-640", "WebP, 640 bytes", "webp", 640),
     CodecRow("jpeg-660", "JPEG, 660 bytes", "jpeg", 660),
 ]
-COLUMNS = {"cas": ("CAS (AUC ratio)", 3), "cas_low": ("from", 3), "cas_high": ("to", 3),
+COLUMNS = {"cas": ("CAS (AUC ratio)", 3), "cas_low": ("95 % low", 3), "cas_high": ("95 % high", 3),
            "cas_on_reconstructions": ("CAS on reconstructions", 3),
            "recall_ratio": ("recall ratio", 2), "bytes": ("bytes", 0), "psnr": ("PSNR, dB", 1)}
 
