@@ -18,7 +18,8 @@ end
 function RawBlock(raw)
   if raw.format ~= "markdown" then return nil end
   local options = pandoc.ReaderOptions({ columns = PANDOC_READER_OPTIONS.columns })
-  return pandoc.read(raw.text, "markdown", options).blocks:walk({ Table = Table })
+  -- as one block: of several only the first would be kept
+  return pandoc.Div(pandoc.read(raw.text, "markdown", options).blocks:walk({ Table = Table }))
 end
 
 local function unbroken(t)              -- a page of the PDF holds a table of numbers whole
