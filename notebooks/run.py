@@ -129,7 +129,8 @@ def main() -> int:
     if args.record:
         print(f"kept in {record(ws, measured).name}")
     total = sum(int(seconds) for _, seconds, _ in rows)
-    last = "total", str(total), f"figures in {figure_folder(ws.preset.name).name}/"
+    figures = figure_folder(ws.preset.name, ws.dataset.title)
+    last = "total", str(total), f"figures in {figures.name}/"
     for name, seconds, metric in [("notebook", "seconds", "key metric"), *rows, last]:
         print(f"{name:24s} {seconds:>8s}  {metric}")
     return 0

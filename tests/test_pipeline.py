@@ -1,4 +1,6 @@
 """Laws of the models that work together: what is missing is named, what does not fit is refused."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import METADATA, TINY, loud
@@ -6,8 +8,10 @@ from conftest import METADATA, TINY, loud
 from vqlib.checkpoint import FileError, save_model
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig, StochasticDecoder
 from vqlib.gpt import GPT, GPTConfig
-from vqlib.pipeline import FLOW, LEAST_SQUARES, load_pipeline, sampling_for
+from vqlib.pipeline import FLOW, LEAST_SQUARES, load_pipeline, models_of, sampling_for
+from vqlib.presets import PRESETS
 from vqlib.vqvae import VQVAE
+from vqlib.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -130,3 +134,12 @@ def test_files_may_be_named_by_text(weights):
     vqvae = str(weights[0])
     with pytest.raises(FileError, match=r"vqvae\.safetensors holds a vqvae"):
         load_pipeline(vqvae=vqvae, prior=vqvae, needs=("prior",))
+
+
+def test_figures_of_weights_whose_data_is_not_here_name_the_weights(home):
+    other = SimpleNamespace(title="synthetic, n 3000", fingerprint="0123")
+    workspace = Workspace(PRESETS["flagship"], other, "cpu")
+    assert workspace.source == "synthetic, n 3000, preset flagship"
+    assert models_of(workspace)[1] is None
+    assert workspace.source == ("weights that ship, of HAM10000 (CC BY-NC 4.0), "
+                                "preset flagship")

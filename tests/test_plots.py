@@ -20,7 +20,8 @@ def ax():
 @pytest.fixture
 def workspace(home):
     return SimpleNamespace(dataset=SimpleNamespace(title="synthetic, n 40"),
-                           preset=SimpleNamespace(name="smoke"))
+                           preset=SimpleNamespace(name="smoke"),
+                           source="synthetic, n 40, preset smoke")
 
 
 def test_images_are_shown_in_reading_order_with_their_own_pixels(ax):
@@ -105,8 +106,10 @@ def test_a_format_that_figures_do_not_have_is_named(workspace, monkeypatch):
         plots.save(None, workspace, "02_curve")
 
 
-def test_only_the_flagship_draws_into_the_figures_folder_itself(home):
+def test_only_the_flagship_of_ham10000_draws_into_the_figures_folder_itself(home):
     assert plots.figure_folder("flagship") == home / "figures"
+    assert plots.figure_folder("flagship", "HAM10000 (CC BY-NC 4.0)") == home / "figures"
+    assert plots.figure_folder("flagship", "synthetic, n 40") == home / "figures" / "flagship"
     assert plots.figure_folder("smoke") == home / "figures" / "smoke"
 
 

@@ -36,9 +36,10 @@ plt.rcParams.update({
 UNDATED = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
 
 
-def figure_folder(preset: str) -> Path:
-    """figures/ holds the flagship's, figures/<preset>/ those of the other presets."""
-    return home() / "figures" / ("" if preset == "flagship" else preset)
+def figure_folder(preset: str, data="HAM10000") -> Path:
+    """figures/ holds the flagship's of HAM10000, figures/<preset>/ all others. data: its title."""
+    committed = preset == "flagship" and data.startswith("HAM10000")
+    return home() / "figures" / ("" if committed else preset)
 
 
 def save(fig, workspace, name: str, source="") -> None:
@@ -51,10 +52,10 @@ def save(fig, workspace, name: str, source="") -> None:
     suffix = os.environ.get("VQLIB_FIGURES") or "png"
     if suffix not in UNDATED:
         raise ValueError(f"VQLIB_FIGURES={suffix}: figures are written as {', '.join(UNDATED)}")
-    source = source or f"{workspace.dataset.title}, preset {workspace.preset.name}"
-    fig.text(1, -0.005, source, ha="right", va="top", fontsize=9, color="0.4")
+    fig.text(1, -0.005, source or workspace.source, ha="right", va="top", fontsize=9, color="0.4")
     show_dollars(fig)
-    path = figure_folder(workspace.preset.name) / f"{name}.{suffix}"
+    folder = figure_folder(workspace.preset.name, workspace.dataset.title)
+    path = folder / f"{name}.{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, metadata={UNDATED[suffix]: None}, bbox_inches="tight")
     if get_ipython():

@@ -32,7 +32,13 @@ class Workspace:
     device: str
     shipped: list[str] = field(default_factory=list)  # weights taken over from data/pretrained
     left: list[str] = field(default_factory=list)     # of this preset, but not taken, and why
+    shows: str = ""                                   # of what figures are, if not of its data
     opened: float = field(default_factory=time.time)
+
+    @property
+    def source(self) -> str:
+        """What stands below a figure: which data and preset it shows."""
+        return f"{self.shows or self.dataset.title}, preset {self.preset.name}"
 
     @property
     def folder(self) -> Path:

@@ -10,7 +10,6 @@ from PIL import Image
 from vqlib.alt_texts import ALT_TEXTS
 from vqlib.checkpoint import save_model
 from vqlib.gpt import GPT, GPTConfig
-from vqlib.plots import figure_folder
 from vqlib.presets import PRESETS
 from vqlib.report.saved import Run
 from vqlib.train import TrainConfig
@@ -81,7 +80,7 @@ def make_run(home, preset="quick", fingerprint="0123456789abcdef") -> Run:
     for name, model in models().items():
         save_model(run.folder / f"{name}.safetensors", model, data=TITLE, preset=preset,
                    training=TrainConfig(steps=77, batch=9))
-    figure_folder(preset).mkdir(parents=True, exist_ok=True)
+    run.figure("any").parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     for name in ALT_TEXTS:
         Image.fromarray(pixels).save(run.figure(name))

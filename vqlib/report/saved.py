@@ -1,6 +1,7 @@
 """What the notebooks saved of a run: metrics, models and figures, or what to run for them."""
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from vqlib.backend.files import read_json
@@ -31,8 +32,14 @@ class Run:
         paths = [self.folder / f"{notebook}.json" for notebook in NOTEBOOKS]
         return [path for path in paths if path.exists()]
 
+    @cached_property
+    def data(self) -> str:
+        """The data's title, "" as long as no VQ-VAE names it."""
+        path = self.folder / "vqvae.safetensors"
+        return load_model(path)[1].get("data", "") if path.exists() else ""
+
     def figure(self, name: str) -> Path:
-        return figure_folder(self.preset.name) / f"{name}.png"
+        return figure_folder(self.preset.name, self.data) / f"{name}.png"
 
     def require(self, figures: list[str]) -> None:
         """Raises Missing unless all metrics and models are there, and the figures named."""
