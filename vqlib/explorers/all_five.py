@@ -11,7 +11,7 @@ from vqlib.explorers.sampler import SamplerExplorer
 from vqlib.explorers.server import Later
 from vqlib.pipeline import Pipeline
 
-SYNTHETIC = 400          # built-in lesions: enough to look at, made in three seconds
+SYNTHETIC = 160          # built-in lesions: enough to look at, made in a second
 PAINTED = ("No photographs here: HAM10000 goes to data/ham10000 (data/README.md). Meanwhile these "
            "are lesions that a program paints.")
 
