@@ -81,7 +81,7 @@ def execute(script: Path, target: Path) -> float:
     notebook, start = read_script(script), time.time()
     client = Client(
         notebook, timeout=None, kernel_name="python3", record_timing=False,
-        extra_arguments=["--log-level=ERROR"],                   # not its word on sockets
+        extra_arguments=["--log-level=ERROR"],                   # no warning of how it is connected
         store_widget_state=False, resources={"metadata": {"path": str(HERE)}})
     client.began, client.on_cell_executed = start, client.pass_on_waiting
     client.execute()

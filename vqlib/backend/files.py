@@ -130,7 +130,7 @@ class Lock:
         self.path = Path(path)
 
     def __enter__(self):
-        is_there(self.path)                                      # or something else is
+        is_there(self.path)                                      # raises for a folder, a pipe ...
         while True:
             self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+")
             if not try_lock(self.file):

@@ -64,7 +64,7 @@ def add(commands) -> None:
 
 def run(args) -> None:
     if args.json:
-        is_there(args.json)                                      # or something else is
+        is_there(args.json)                                      # raises for a folder, a pipe ...
     find_models(args)
     vqvae, metadata = load_model(args.vqvae, "vqvae")
     vqvae = vqvae.to(default_device())

@@ -86,7 +86,7 @@ def check_files(args) -> None:
     if args.out and args.out.suffix != ".safetensors":
         raise ValueError(f"--out {args.out} is no file name that ends in .safetensors")
     if args.out:
-        is_there(args.out)                                       # or something else is
+        is_there(args.out)                                       # raises for a folder, a pipe ...
     if args.vqvae and args.model in ("all", "vqvae"):
         raise ValueError(f"train {args.model} trains its own VQ-VAE: leave out --vqvae")
     names, preset = PIPELINE if args.model == "all" else (args.model,), choose(args.preset)
