@@ -51,8 +51,8 @@ vqvae = vqvae.to(ws.device)
 #
 # ## From images to rows of codes
 #
-# Training images are encoded in several augmentations, mirrored ones at least: a lesion has no left
-# and right, and a few thousand images are few.
+# Under `flagship` training images are encoded in four flips and turns: a lesion has no left and
+# right, and a few thousand images are few.
 
 # %%
 train = encode_dataset(vqvae, dataset, "train", preset.prior_augmentations)  # codes (n, V, T)

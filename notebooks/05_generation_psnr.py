@@ -45,7 +45,7 @@ ws = open_workspace(PRESET, DATA)
 ws.require("prior", "windowed", "flow_decoder")
 folder, photographs = models_of(ws)      # photographs: None if the weights learnt from others
 print(ws if photographs else "no photographs: weights that ship, preset flagship")
-pipeline = load_pipeline(folder, needs=("vqvae", "prior", "flow-decoder"))
+pipeline = load_pipeline(folder, needs=("prior", "flow-decoder"))
 vqvae, gpt, classes, flow_decoder = (pipeline.vqvae, pipeline.gpt, pipeline.classes,
                                      pipeline.flow_decoder)
 windowed, _ = load_model(find_weights(folder, "windowed"), "windowed_gpt")
@@ -323,7 +323,8 @@ else:
 # %%
 if photographs:
     context = EvaluationContext(vqvae, gpt, photographs, SPLIT, stochastic_decoder=stochastic,
-                                n=128, classes=classes, sampling=SETTINGS)
+                                n=ws.preset.n_compared, classes=classes,
+                                sampling=SETTINGS)
     real_codes = context.encode(context.images)
     kid_codes = context.generate(context.labels, SEED)
     features = {"photographs, training": context.real_features(photographs, context.train_sample)}

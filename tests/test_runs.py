@@ -139,7 +139,7 @@ def test_what_was_set_aside_before_is_kept(tmp_path):
         (tmp_path / "run.safetensors").write_bytes(text)
         set_aside(tmp_path / "run")
     for folder, name in ((tmp_path / "run", "state.pt"), (tmp_path, "run.safetensors")):
-        kept = [folder / f"{name}.old{n}" for n in ("", "-2", "-3")]
+        kept = [folder / f"{name}{n}.old" for n in ("", "-2", "-3")]
         assert [path.read_bytes() for path in kept] == [b"first", b"second", b"third"]
 
 
@@ -147,10 +147,10 @@ def test_a_model_that_cannot_be_read_is_renamed_and_it_is_said(tmp_path):
     (tmp_path / "run.safetensors").write_bytes(b"cut")
     (tmp_path / "run.safetensors.old").write_bytes(b"kept")
     with run_in(tmp_path / "run") as run, pytest.warns(
-            UserWarning, match=r"run\.safetensors is no .* renamed to run\.safetensors\.old-2"):
+            UserWarning, match=r"run\.safetensors is no .* renamed to run\.safetensors-2\.old"):
         assert run.load_finished() is None
     assert (tmp_path / "run.safetensors.old").read_bytes() == b"kept"
-    assert (tmp_path / "run.safetensors.old-2").read_bytes() == b"cut"
+    assert (tmp_path / "run.safetensors-2.old").read_bytes() == b"cut"
 
 
 def test_a_full_disk_names_the_log(tmp_path, monkeypatch):

@@ -66,8 +66,11 @@ METADATA_CHECKS = {
 
 
 def kind_of(model) -> str:
-    """The name of a model's kind, as its file has it."""
-    return next(kind for kind, (cls, _) in KINDS.items() if type(model) is cls)
+    """The name of a model's kind, as its file has it. Raises TypeError for other objects."""
+    for kind, (cls, _) in KINDS.items():
+        if type(model) is cls:
+            return kind
+    raise TypeError(f"a {type(model).__name__} is none of the models {', '.join(KINDS)}")
 
 
 def save_model(path: Path, model, **metadata) -> None:

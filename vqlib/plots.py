@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vqlib import metrics
 from vqlib.alt_texts import ALT_TEXTS, PICTURE
+from vqlib.backend import paths
 from vqlib.backend.paths import home
 from vqlib.pictures import code_colours, sheet
 
@@ -68,8 +69,8 @@ def save(fig, workspace, name: str, source="") -> None:
 
 
 def show_committed(name: str) -> None:
-    """Show a figure of figures/, where a notebook has no photographs to draw it from."""
-    path = figure_folder("flagship") / f"{name}.png"
+    """Show a figure that ships, where a notebook has no photographs to draw it from."""
+    path = paths.CHECKOUT / "figures" / f"{name}.png"
     print(f"without the photographs that the weights learnt from (VQLIB_DATA=folder) here is "
           f"{path.parent.name}/{path.name}, drawn on HAM10000")
     if path.exists() and get_ipython():

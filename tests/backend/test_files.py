@@ -229,8 +229,8 @@ def test_a_damaged_json_file_is_named(tmp_path, text):
 
 
 def test_a_file_is_renamed_over_no_other_and_over_no_broken_link(tmp_path):
-    (tmp_path / "a.old-2").symlink_to(tmp_path / "nowhere")
-    for text, name in (("1", "a.old"), ("2", "a.old-3")):
+    (tmp_path / "a-2.old").symlink_to(tmp_path / "nowhere")
+    for text, name in (("1", "a.old"), ("2", "a-3.old")):
         (tmp_path / "a").write_text(text)
         assert rename_to_free(tmp_path / "a", "a.old") == name
         assert (tmp_path / name).read_text() == text

@@ -229,6 +229,22 @@ def test_an_error_of_the_image_leaves_it_out_for_good(four, tmp_path, monkeypatc
     assert again.skipped == dataset.skipped
 
 
+def test_a_file_that_goes_while_it_is_read_is_left_out_by_name(four, tmp_path, monkeypatch):
+    digest_of = vqlib.data.cache.digest_of
+
+    def gone(path):
+        if path.stem == "a":
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+        return digest_of(path)
+
+    with monkeypatch.context() as m:
+        m.setattr(vqlib.data.cache, "digest_of", gone)
+        dataset = Dataset(open_source(four), Geometry(32, 32), cache=tmp_path / "cache")
+    assert [name for name, _ in dataset.skipped] == ["nv/a.png"]
+    assert len(dataset) == 3
+    assert len(Dataset(open_source(four), Geometry(32, 32), cache=tmp_path / "cache")) == 4
+
+
 def test_an_image_that_turns_out_to_be_broken_is_not_tried_for_ever(four, tmp_path, monkeypatch):
     for errors in ([OSError(errno.EMFILE, "Too many open files")], [ValueError("too small")]):
         with monkeypatch.context() as m:

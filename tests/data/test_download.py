@@ -215,7 +215,7 @@ def test_a_second_wrong_file_does_not_replace_the_first(tmp_path):
         (tmp_path / "data.npz.part").write_bytes(text)
         name = module.set_aside(tmp_path / "data.npz.part", tmp_path / "data.npz")
         assert (tmp_path / name).read_bytes() == text
-    assert [(tmp_path / f"data.npz.bad{n}").read_bytes() for n in ("", "-2", "-3")] == [
+    assert [(tmp_path / f"data.npz{n}.bad").read_bytes() for n in ("", "-2", "-3")] == [
         b"first", b"second", b"third"]
 
 

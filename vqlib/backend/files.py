@@ -168,8 +168,9 @@ def owner(text: str) -> str:
 
 
 def rename_to_free(path: Path, name: str) -> str:
-    """Rename a file to `name` beside it, or NAME-2 and so on if that is there; the new name."""
-    names = (f"{name}-{n}" if n > 1 else name for n in count(1))
+    """Rename a file to `name` beside it, or a-2.bad and so on if a.bad is there; the new name."""
+    stem, suffix = os.path.splitext(name)
+    names = (f"{stem}-{n}{suffix}" if n > 1 else name for n in count(1))
     free = next(name for name in names if not os.path.lexists(path.with_name(name)))
     os.replace(path, path.with_name(free))
     return free

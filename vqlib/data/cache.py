@@ -15,7 +15,7 @@ import zlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -164,21 +164,20 @@ def write_cache(source: Source, geometry: Geometry, folder: Path) -> None:
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
     reserve(folder / "images.npy")
 
-    def decode_chunk(start: int) -> list[tuple[str | None, bool]]:
+    def decode_chunk(start: int) -> list[Outcome]:
         places = range(start, min(start + CHUNK, n))
         return [decode_into(images, i, source, geometry) for i in places]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:               # Pillow decodes without the GIL
         chunks = pool.map(decode_chunk, range(0, n, CHUNK))
         outcomes = [outcome for chunk in chunks for outcome in chunk]        # (N,)
-        failures = [failure for failure, _ in outcomes]
         flushed = pool.submit(images.flush)                        # while hashes are compared
-        index = index_of(source, images, failures)
+        index = index_of(source, images, outcomes)
         flushed.result()
     size = (folder / "images.npy").stat().st_size
     index |= {"version": INDEX_VERSION, "changed": changed, "bytes": size,
               "checksums": checksums(images),
-              "retry": [i for i, (_, may_pass) in enumerate(outcomes) if may_pass]}
+              "retry": [i for i, outcome in enumerate(outcomes) if outcome.may_pass]}
     (folder / "index.json").write_text(json.dumps(index))
 
 
@@ -189,33 +188,39 @@ def reserve(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def decode_into(images: np.ndarray, i: int, source: Source,
-                geometry: Geometry) -> tuple[str | None, bool]:
-    """Fill images[i] (3, S, S).
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one image."""
 
-    Returns the reason if the image cannot be used, without its folder, and whether it may pass.
-    """
-    place = source.records[i].place
+    failure: str | None = None    # why it cannot be used, without its folder
+    may_pass: bool = False        # whether that is an error of the machine
+    digest: str | None = None     # of the file's bytes, where they are looked at
+
+
+def decode_into(images: np.ndarray, i: int, source: Source, geometry: Geometry) -> Outcome:
+    """Fill images[i] (3, S, S)."""
+    record = source.records[i]
+    place = record.place
     try:
         images[i] = decode(place, source.array, geometry)
+        return Outcome(digest=digest_of(place) if must_be_digested(record) else None)
     except Exception as e:       # whatever one file does to Pillow (EXIF and all), others are used
         reason = str(e).replace(repr(str(place)), "").replace(str(place), "")
         reason = printable(f"{type(e).__name__}: {reason}").strip().replace("\n", " ")
-        return reason, is_of_machine(e)
-    return None, False
+        return Outcome(reason, is_of_machine(e))
 
 
-def index_of(source: Source, images: np.ndarray, failures: list[str | None]) -> dict:
-    """What index.json holds, for images (N, 3, S, S) uint8 and a failure or None for each.
+def index_of(source: Source, images: np.ndarray, outcomes: list[Outcome]) -> dict:
+    """What index.json holds, for images (N, 3, S, S) uint8 and what came of each.
 
     rows: [place in images.npy, name, class, lesion] of usable images; groups: of the same images;
     failed: [file or name, reason] of the others. Raises DataError if no image is usable.
     """
     rows, failed = [], []
-    digests = digests_of(source.records, failures)
+    digests = {i: outcome.digest for i, outcome in enumerate(outcomes) if outcome.digest}
     copies, lesions = find_copies(source.records, digests)
     for i, record in enumerate(source.records):
-        if failure := failures[i] or copies.get(i):
+        if failure := outcomes[i].failure or copies.get(i):
             name = record.name if "/" in record.name else getattr(record.place, "name", record.name)
             failed.append((printable(name), failure))
         else:
@@ -230,16 +235,15 @@ def index_of(source: Source, images: np.ndarray, failures: list[str | None]) -> 
             "content": content(source.records, digests)}
 
 
-def digests_of(records: list[Record], failures: list[str | None]) -> dict[int, str]:
-    """Row -> digest of a file's bytes, where lesion ids do not say what it is or its size does."""
-    digests = {}
-    for i, record in enumerate(records):
-        if failures[i] or not isinstance(record.place, Path):
-            continue
-        if record.lesion == record.name or record.place.suffix.lower() not in JPEG:
-            with record.place.open("rb") as file:
-                digests[i] = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
-    return digests
+def must_be_digested(record: Record) -> bool:
+    """Whether no lesion id says which picture a file is, or its size not whether it changed."""
+    return isinstance(record.place, Path) and (
+        record.lesion == record.name or record.place.suffix.lower() not in JPEG)
+
+
+def digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
 def find_copies(records: list[Record], digests: dict[int, str]):
