@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from matplotlib.text import Text
@@ -128,3 +129,14 @@ def test_a_reconstruction_is_drawn_with_its_name_and_its_decibels(vqvae, dataset
     assert titles[0] == f"{dataset.names[5]} ({dataset.label_names[5]})"
     assert titles[1] == f"from 16 codes: {decibels:.1f} dB"
     plt.close(fig)
+
+
+def test_a_figure_that_ships_is_shown_whatever_the_home_is(home, tmp_path, monkeypatch, capsys):
+    folder, shown = tmp_path / "no checkout" / "figures", []
+    folder.mkdir(parents=True)
+    PIL.Image.new("RGB", (4, 4)).save(folder / "05_psnr.png")
+    monkeypatch.setattr(plots, "get_ipython", lambda: True)
+    monkeypatch.setattr(plots, "show_jpeg", lambda jpeg, name, **size: shown.append(name))
+    plots.show_committed("05_psnr")
+    assert shown == ["05_psnr"]
+    assert "figures/05_psnr.png" in capsys.readouterr().out

@@ -52,6 +52,15 @@ def test_a_setting_without_records_has_no_column(home):
     assert expected("02", {"a": "1"}).splitlines()[0] == "| measure | this run |"
 
 
+def test_another_home_still_shows_what_ships(home, tmp_path, monkeypatch):
+    record(FLAGSHIP, {"02": {"PSNR, dB": "34.5"}, "03": {"b": "1"}})
+    monkeypatch.setattr("vqlib.backend.paths.CHECKOUT", home)
+    monkeypatch.setenv("VQLIB_HOME", str(tmp_path / "another"))
+    record(FLAGSHIP, {"02": {"PSNR, dB": "34.6"}})
+    assert "| PSNR, dB | - | 34.6 |" in expected("02", {})
+    assert "| b | - | 1 |" in expected("03", {})
+
+
 @pytest.mark.parametrize(("ws", "name"), [
     (QUICK, "quick-synthetic.json"), (FLAGSHIP, "flagship-ham10000.json"),
     (workspace("report", "ISIC 2018 task 3 (CC BY-NC 4.0)"), "report-isic.json")])

@@ -6,8 +6,8 @@ number is typed into a text.
 import json
 from pathlib import Path
 
+from vqlib.backend import paths
 from vqlib.backend.files import is_there, read_json, write_atomically
-from vqlib.backend.paths import home
 
 # title of a column -> name of its file in data/notebooks/
 SETTINGS = {"`quick`, synthetic lesions": "quick-synthetic", "`quick`, HAM10000": "quick-ham10000",
@@ -17,7 +17,7 @@ SETTINGS = {"`quick`, synthetic lesions": "quick-synthetic", "`quick`, HAM10000"
 def file_of(preset: str, data_title: str) -> Path:
     """Where the metrics of a setting are kept, whether it is one of `SETTINGS` or not."""
     data = data_title.split()[0].strip(",").lower()
-    return home() / "data" / "notebooks" / f"{preset}-{data}.json"
+    return paths.home() / "data" / "notebooks" / f"{preset}-{data}.json"
 
 
 def record(workspace, notebooks: dict[str, dict[str, str]]) -> Path:
@@ -36,9 +36,11 @@ def expected(notebook: str, rows: dict[str, str]) -> str:
     """
     columns = {"this run": rows}
     for title, name in SETTINGS.items():
-        path = home() / "data" / "notebooks" / f"{name}.json"
-        if of_setting := read_json(path).get(notebook) if is_there(path) else None:
-            columns[title] = of_setting
+        for place in (paths.home(), paths.CHECKOUT):               # a $VQLIB_HOME may have none
+            path = place / "data" / "notebooks" / f"{name}.json"
+            if is_there(path) and (of_setting := read_json(path).get(notebook)):
+                columns[title] = of_setting
+                break
     measures = dict.fromkeys(name for values in columns.values() for name in values)
     lines = [["measure", *columns], ["---"] * (1 + len(columns))]
     lines += [[name, *(values.get(name, "-") for values in columns.values())] for name in measures]
