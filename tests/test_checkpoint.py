@@ -6,6 +6,8 @@ import math
 import os
 import pickle
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +18,15 @@ from conftest import loud
 
 import vqlib.checkpoint
 from vqlib.backend.files import FileError
-from vqlib.checkpoint import MAGIC, load_model, load_state, save_model, save_state
+from vqlib.checkpoint import (
+    KINDS,
+    MAGIC,
+    Shapes,
+    load_model,
+    load_state,
+    save_model,
+    save_state,
+)
 from vqlib.flow_decoder import FlowDecoder, FlowDecoderConfig, StochasticDecoder
 from vqlib.gpt import GPTConfig
 from vqlib.identity import digest
@@ -73,6 +83,32 @@ def test_a_loaded_model_answers_as_the_saved_one(tmp_path, request, kind, vqvae,
         assert torch.equal(decoded, expected)
     else:
         assert torch.equal(loaded.nats(x, labels), model.nats(x, labels))
+
+
+@pytest.mark.parametrize(("model", "config"), KINDS.values(), ids=KINDS)
+def test_shapes_are_those_of_the_model_and_take_no_memory(model, config):
+    with Shapes():
+        shapes = model(config())
+    assert all(parameter.is_meta for parameter in shapes.parameters())
+    held = [buffer for buffer in shapes.buffers() if not buffer.is_meta]
+    assert sum(buffer.nbytes for buffer in held) < 40_000        # a prior's order of the grid
+    assert [(name, w.shape, w.dtype) for name, w in shapes.state_dict().items()] == [
+        (name, w.shape, w.dtype) for name, w in model(config()).state_dict().items()]
+
+
+def test_loading_does_not_import_what_compiles(tmp_path):
+    """That takes seconds in each process."""
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from vqlib.checkpoint import KINDS, load_model, save_model
+        for kind, (model, config) in KINDS.items():
+            save_model(Path(sys.argv[1]), model(config()))
+            load_model(Path(sys.argv[1]), kind)
+        assert "torch._dynamo" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", code, tmp_path / "m.safetensors"], check=True,
+                   cwd=Path(__file__).parent.parent)
 
 
 def test_no_flipped_bit_goes_unnoticed(saved):

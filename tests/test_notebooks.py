@@ -19,6 +19,7 @@ from jupyter_server.services.contents.largefilemanager import LargeFileManager
 from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
 
 from vqlib import metrics
+from vqlib.backend.files import FileError
 from vqlib.studies import faults, results
 from vqlib.studies.runner import STUDIES
 
@@ -42,11 +43,29 @@ ANSWERS = {
     "5.1": "12.04", "5.2": '"fewer"', "5.3": '"some"',
 }
 
-def python(*arguments, home, cwd=None, **environment):
+def python(*arguments, home, cwd):
     """Run python with results under `home`, on synthetic data under `smoke`."""
-    variables = {**os.environ, **SMOKE, "VQLIB_HOME": str(home), **environment}
+    variables = {**os.environ, **SMOKE, "VQLIB_HOME": str(home)}
     return subprocess.run([sys.executable, *arguments], env=variables, cwd=cwd,
                           capture_output=True, text=True)
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Lets this process be the one that runs something: it has imported what that takes."""
+    def go(home, cwd=tmp_path, **environment):
+        monkeypatch.chdir(cwd)
+        for name, value in {**SMOKE, "VQLIB_HOME": str(home), **environment}.items():
+            monkeypatch.setenv(name, value)
+    return go
+
+def run_notebooks(folder, monkeypatch, *arguments):
+    """The status with which run.py of that folder ends."""
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    for name in ("VQLIB_FIGURES", "PYDEVD_DISABLE_FILE_VALIDATION"):
+        monkeypatch.setenv(name, "")                             # set there, unset afterwards
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(folder / "run.py"), run_name="__main__")
+    return ended.value.code
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
@@ -121,73 +140,63 @@ def test_every_exercise_can_be_solved(executed):
     assert verdicts.keys() == ANSWERS.keys()
     assert not {number: said for number, said in verdicts.items() if not said.startswith("right.")}
 
-def test_a_finished_run_is_not_trained_again(executed):
+def test_nbconvert_executes_some_alone_from_any_folder_and_trains_no_finished_run_again(
+        executed, tmp_path):
     home, _ = executed
     logs = sorted(home.glob("data/runs/*/*/log.jsonl"))
-    assert len(logs) == 5
+    assert len(logs) == 5                                        # notebook 02 wrote 3, 04 wrote 2
     before = [log.read_text() for log in logs]
-    again = python(NOTEBOOKS / "run.py", "02", "04", home=home)
-    assert again.returncode == 0, again.stderr[-3000:]
+    some = [NAMES[1], NAMES[3]]
+    run = python("-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", "--output-dir",
+                 tmp_path, *(NOTEBOOKS / f"{name}.ipynb" for name in some), home=home, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert all((tmp_path / f"{name}.ipynb").exists() for name in some)
     assert [log.read_text() for log in logs] == before
 
-def first_notebook(home):
-    return (home / "notebooks" / "executed" / "smoke" / f"{NAMES[0]}.ipynb").read_text()
-
-@pytest.fixture(scope="module")
-def one_class(tmp_path_factory):
-    """What notebook 1 printed of 40 images of one class, whose folder was given by a relative path.
-
-    Another set lies below the home folder under the same relative path.
-    """
-    folder = tmp_path_factory.mktemp("one class")
-    home, given = folder / "home", folder / "set" / "nevus"
+def test_one_class_is_one_row_of_pictures_and_a_relative_path_means_what_it_means_to_who_gave_it(
+        here, tmp_path, monkeypatch):
+    """Another set lies below the home folder under the same relative path."""
+    home, given = tmp_path / "home", tmp_path / "set" / "nevus"
     for place, n in ((given, 40), (home / "set" / "another", 30)):
         place.mkdir(parents=True)
         for i in range(n):
             picture(i).save(place / f"{i}.png")
-    run = python(NOTEBOOKS / "run.py", "01", home=home, cwd=folder, VQLIB_DATA="set")
-    assert run.returncode == 0, run.stderr[-3000:]
-    return first_notebook(home)
+    here(home, VQLIB_DATA="set")
+    assert run_notebooks(NOTEBOOKS, monkeypatch, "01") == 0
+    shown = (home / "notebooks" / "executed" / "smoke" / f"{NAMES[0]}.ipynb").read_text()
+    assert "40 images used, 0 skipped" in shown
+    assert "nevus" in shown
+    assert '"output_type": "error"' not in shown
 
-def test_a_relative_path_means_the_same_folder_to_the_notebooks_as_to_who_gave_it(one_class):
-    assert "40 images used, 0 skipped" in one_class
-
-def test_one_class_is_one_row_of_pictures(one_class):
-    assert "nevus" in one_class
-    assert '"output_type": "error"' not in one_class
-
-def test_nbconvert_executes_one_alone_from_any_folder(executed, tmp_path):
-    home, _ = executed
-    run = python("-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", "--output-dir",
-                 tmp_path, SCRIPTS[4].with_suffix(".ipynb"), home=home, cwd=tmp_path)
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert (tmp_path / f"{NAMES[4]}.ipynb").exists()
-
-def test_the_report_is_written_from_what_the_notebooks_saved(executed):
+def test_the_report_is_written_from_what_the_notebooks_saved(executed, here, monkeypatch):
     for module in ("pypandoc", "typst"):
         pytest.importorskip(module, reason="needs the extra: pip install 'vqlib[report]'")
     home, _ = executed
-    run = python("-m", "vqlib.report", home=home)
-    assert run.returncode == 0, run.stderr[-3000:]
+    here(home)
+    monkeypatch.setattr(sys, "argv", ["vqlib.report"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("vqlib.report", run_name="__main__")
+    assert ended.value.code == 0
     assert (home / "report" / "report.pdf").stat().st_size > 100_000
     assert "As it was executed" in (home / "report" / f"{NAMES[0]}.html").read_text()
 
-def test_a_notebook_without_its_input_names_the_one_that_makes_it(tmp_path):
-    each = ("import runpy, sys\n"
-            "for path in sys.argv[1:]:\n"
-            "    try: runpy.run_path(path)\n"
-            "    except Exception as error: print('@', str(error).splitlines()[-1])\n")
-    run = python("-c", each, *(NOTEBOOKS / f"{name}.py" for name in NAMES[1:]), home=tmp_path,
-                 cwd=tmp_path, MPLBACKEND="agg")
-    said = [line for line in run.stdout.splitlines() if line.startswith("@ ")]
-    assert len(said) == 4, run.stderr[-3000:]
+def test_a_notebook_without_its_input_names_the_one_that_makes_it(here, tmp_path):
+    here(tmp_path)
     makers = ("notebook 01", "notebook 02", "notebook 02", "notebook 02")
-    assert all(maker in line for maker, line in zip(makers, said)), said
+    for script, maker in zip(SCRIPTS[1:], makers, strict=True):
+        with pytest.raises((FileNotFoundError, FileError), match=maker):
+            runpy.run_path(str(script))
 
-def test_a_failing_notebook_leaves_nothing_behind(tmp_path):
-    run = python(NOTEBOOKS / "run.py", "02", home=tmp_path)
-    assert run.returncode == 1
-    assert "nothing of it was written" in run.stderr
+def test_a_failing_notebook_leaves_nothing_behind(here, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    shutil.copy(NOTEBOOKS / "run.py", folder)
+    (folder / "02_broken.py").write_text("# %%\nprint(1)\n\n# %%\nraise ValueError('it fails')\n")
+    here(tmp_path)
+    assert run_notebooks(folder, monkeypatch, "02") == 1
+    said = capsys.readouterr().err
+    assert "it fails" in said
+    assert "nothing of it was written" in said
     assert not (tmp_path / "notebooks").exists()
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import safetensors.torch as st
 import torch
+from torch.overrides import TorchFunctionMode
 
 from vqlib.backend.distributed import wait_for_all
 from vqlib.backend.files import FileError, is_there, read_regular, write_atomically
@@ -176,10 +177,25 @@ def check_config(name: str, kind: str, config) -> None:
         raise FileError(f"{name}: {e}") from e
 
 
+class Shapes(TorchFunctionMode):
+    """Under it a model has shapes, but takes no memory: its tensors hold no numbers.
+
+    `torch.device("meta")` would do the same, and import torch._dynamo for it, which takes seconds.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in (torch.empty, torch.zeros, torch.ones, torch.randn):
+            return torch.empty(*args, dtype=kwargs.get("dtype"), device="meta")
+        if function.__name__.endswith("_") and not function.__name__.endswith("__"):
+            return args[0] if args else kwargs["tensor"]         # uniform_, kaiming_uniform_, ...
+        return function(*args, **kwargs)
+
+
 def check_tensors(name: str, metadata: dict, found: dict) -> None:
     """Raises FileError unless the file's tensors are those of the model that it says it is."""
     model, config = KINDS[metadata["kind"]]
-    with torch.device("meta"):                                   # shapes without memory
+    with Shapes():
         wanted = model(config(**metadata["config"])).state_dict()
     for tensor in {**wanted, **found}:
         if tensor not in wanted or tensor not in found or (

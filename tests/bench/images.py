@@ -47,10 +47,11 @@ class Scale:
     rounds: int
     n_batches: int             # of a turn; an epoch: what workers fetched before it is little
     geometry: Geometry
+    batch: int = BATCH
 
 
 FULL = Scale(n=96 * BATCH, rounds=5, n_batches=96, geometry=Geometry())
-TINY = Scale(n=40, rounds=1, n_batches=1, geometry=Geometry(16, 16))
+TINY = Scale(n=12, rounds=1, n_batches=1, geometry=Geometry(16, 16), batch=8)
 
 
 def sources(folder: Path, n: int):
@@ -108,8 +109,8 @@ def feeding(what: str, name: str, files: list[Path], folder: Path, scale: Scale)
     """Images per second with the augmentation `what`."""
     cfg, geometry = AUGMENTS[what], scale.geometry
     dataset = Dataset(as_source(files), geometry, cache=folder / name)
-    ours = batches(dataset, "all", BATCH, 0, cfg)
-    loader = DataLoader(PerImage(files, geometry, cfg), BATCH, shuffle=True, drop_last=True,
+    ours = batches(dataset, "all", scale.batch, 0, cfg)
+    loader = DataLoader(PerImage(files, geometry, cfg), scale.batch, shuffle=True, drop_last=True,
                         num_workers=2, persistent_workers=True)
     theirs = endless(loader)
     pause = 0 if scale is TINY else 1                            # its workers fetch ahead
@@ -117,7 +118,7 @@ def feeding(what: str, name: str, files: list[Path], folder: Path, scale: Scale)
     seconds = compare(scale.rounds, lambda: time.sleep(pause),
                       ours=lambda: consume(ours, turns["ours"]),
                       peer=lambda: consume(theirs, turns["peer"]))
-    per_image = {who: s / (turns[who] * BATCH) for who, s in seconds.items()}
+    per_image = {who: s / (turns[who] * scale.batch) for who, s in seconds.items()}
     rates = [f"{1 / np.median(per_image[who]):,.0f}" for who in ("ours", "peer")]
     return Row(f"images/s into training, {geometry.crop} px, {what}",
                f"torchvision per image, 2 workers, {name}", ">= 10",
