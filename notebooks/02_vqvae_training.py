@@ -3,7 +3,7 @@
 #
 # **Reads** the data and `01.json` (notebook 1). **Writes** `vqvae.safetensors`,
 # `baseline.safetensors`, `flow-decoder.safetensors`, `02.json`, `figures/<preset>/02_*.png`.
-# **Takes** six minutes under `quick` on one core, two with weights that ship.
+# **Takes** five minutes under `quick` on one core, two with weights that ship.
 #
 # You will train a VQ-VAE twice, with the report's codebook settings and with ours, find out why the
 # report's codebook collapsed, and measure on held-out lesions what codes keep and lose.

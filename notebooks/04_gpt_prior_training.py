@@ -2,7 +2,7 @@
 # # 4. Can codes be predicted from other codes?
 #
 # **Reads** `vqvae.safetensors` (notebook 2). **Writes** `prior.safetensors`,
-# `windowed.safetensors`, `04.json` and `figures/<preset>/04_*.png`. **Takes** ten minutes under
+# `windowed.safetensors`, `04.json` and `figures/<preset>/04_*.png`. **Takes** seven minutes under
 # `quick` on one core, five with weights that ship.
 #
 # A prior says which codes follow which. You will train the report's windowed transformer and a GPT

@@ -60,7 +60,7 @@ SMOKE_PRIOR = TrainConfig(steps=60, batch=16, lrs=(3e-3,), eval_every=20, eval_i
 
 # Two minutes on two cores. In such a time more updates teach more than more images in each.
 QUICK_PRIOR = TrainConfig(
-    steps=900, batch=8, lrs=(3e-3,), warmup=50, weight_decay=0.05, betas=(0.9, 0.95), clip=1.0,
+    steps=1_000, batch=8, lrs=(3e-3,), warmup=50, weight_decay=0.05, betas=(0.9, 0.95), clip=1.0,
     eval_every=150, eval_images=128)
 
 # as the report meant it: 600,000 updates (its loop made about 1,200), three learning rates, no
