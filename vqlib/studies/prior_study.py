@@ -19,7 +19,7 @@ from vqlib.studies.study import Study, open_dataset, training_setup
 from vqlib.vqvae import VQVAE
 
 QUICK = PRESETS["quick"]
-TRAINING = replace(QUICK.prior_training, steps=300, eval_every=300, eval_images=64)
+TRAINING = replace(QUICK.prior_training, steps=300, batch=16, eval_every=300, eval_images=64)
 SAMPLED = ("window", "whole", "class", "ours")  # rows that also draw images
 SUBSET = "prior study"                          # of the training split, the same for all rows
 
