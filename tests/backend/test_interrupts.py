@@ -1,4 +1,5 @@
 """Laws of interrupts: they wait for what must not be cut in two, and come after a save."""
+import json
 import os
 import signal
 import subprocess
@@ -98,36 +99,64 @@ def test_two_that_take_turns_are_both_saved():
     assert first.saved == second.saved == 1
 
 
-def process(code):
-    """A Python process that runs this code, ended."""
-    root = Path(__file__).resolve().parents[2]
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+TOLD_TO_END = """
+with Guard(lambda: "saved") as guard:
+    guard.busy = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("to the end of the step", flush=True)
+    guard.update_done()
+    print("and no further", flush=True)
+"""
+CLOSED = """
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+with Guard(lambda: "saved") as guard:
+    os.kill(os.getpid(), signal.SIGHUP)
+"""
+NOTEBOOK = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance(colors="nocolor")
+shell.run_cell("from vqlib.backend.interrupts import Interrupted")
+shell.run_cell("raise Interrupted('vqvae stopped after update 3')")
+"""
+FORKS = """
+import json, os, signal, sys
+from vqlib.backend.interrupts import Guard
+
+ended = []
+for code, *outputs in json.loads(sys.argv[1]):
+    if not os.fork():
+        for number, path in enumerate(outputs, 1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        exec(code)
+        sys.exit()
+    ended.append(os.waitstatus_to_exitcode(os.wait()[1]))
+print(json.dumps(ended))
+"""
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """{code: (exit status, stdout, stderr)} of processes that ran it.
+
+    One process forks them: it has imported PyTorch, which takes longest.
+    """
+    folder, root = tmp_path_factory.mktemp("ended"), Path(__file__).resolve().parents[2]
+    codes = {code: (folder / f"{i}.out", folder / f"{i}.err")
+             for i, code in enumerate((TOLD_TO_END, CLOSED, NOTEBOOK))}
+    jobs = json.dumps([(code, *map(str, paths)) for code, paths in codes.items()])
+    done = subprocess.run([sys.executable, "-c", FORKS, jobs], check=True, stdout=subprocess.PIPE,
                           env={**os.environ, "PYTHONPATH": str(root)})
+    return {code: (status, *(path.read_text() for path in paths))
+            for (code, paths), status in zip(codes.items(), json.loads(done.stdout), strict=True)}
 
 
-def test_a_process_that_is_told_to_end_says_a_line_and_ends_by_that_signal():
-    ended = process("""if True:
-        import os, signal
-        from vqlib.backend.interrupts import Guard
-        with Guard(lambda: "saved") as guard:
-            guard.busy = True
-            os.kill(os.getpid(), signal.SIGTERM)
-            print("to the end of the step", flush=True)
-            guard.update_done()
-            print("and no further", flush=True)
-    """)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (
-        -signal.SIGTERM, "to the end of the step\n", "vqlib: saved\n")
+def test_a_process_that_is_told_to_end_says_a_line_and_ends_by_that_signal(ended):
+    assert ended[TOLD_TO_END] == (-signal.SIGTERM, "to the end of the step\n", "vqlib: saved\n")
 
 
-def test_a_notebook_shows_one_line():
-    ended = process("""if True:
-        from IPython.core.interactiveshell import InteractiveShell
-        shell = InteractiveShell.instance(colors="nocolor")
-        shell.run_cell("from vqlib.backend.interrupts import Interrupted")
-        shell.run_cell("raise Interrupted('vqvae stopped after update 3')")
-    """)
-    assert ended.stdout + ended.stderr == "Interrupted: vqvae stopped after update 3\n"
+def test_a_notebook_shows_one_line(ended):
+    _, out, err = ended[NOTEBOOK]
+    assert out + err == "Interrupted: vqvae stopped after update 3\n"
 
 
 def test_a_signal_that_is_ignored_stays_so_and_stops_nothing(asked):
@@ -141,12 +170,5 @@ def test_a_signal_that_is_ignored_stays_so_and_stops_nothing(asked):
     assert (work.steps, work.saved, asked) == (2, 2, [signal.SIGTERM])
 
 
-def test_a_terminal_that_is_closed_ends_a_run_after_a_save():
-    ended = process("""if True:
-        import os, signal
-        from vqlib.backend.interrupts import Guard
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        with Guard(lambda: "saved") as guard:
-            os.kill(os.getpid(), signal.SIGHUP)
-    """)
-    assert (ended.returncode, ended.stderr) == (-signal.SIGHUP, "vqlib: saved\n")
+def test_a_terminal_that_is_closed_ends_a_run_after_a_save(ended):
+    assert ended[CLOSED] == (-signal.SIGHUP, "", "vqlib: saved\n")

@@ -188,22 +188,19 @@ def test_only_a_folder_whose_prior_ships_has_published_results(tmp_path, monkeyp
     assert tables.published(shipped, "flagship", "test") == {"generation": 1}
 
 
-def printed(path):
-    command = [sys.executable, "-m", "vqlib.evaluation.tables", path]
-    return subprocess.run(command, capture_output=True, text=True).stdout
-
-
 def test_the_command_prints_a_markdown_table(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"generation": GENERATION}))
-    lines = printed(tmp_path / "result.json").splitlines()
+    command = [sys.executable, "-m", "vqlib.evaluation.tables", tmp_path / "result.json"]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     assert lines[0] == "lesions, validation, 9 images, seed 0; temperature 0.9"
     assert len({line.count("|") for line in lines[2:]}) == 1
     assert len(lines) == 4 + len(tables.rows(GENERATION))
 
 
-def test_the_command_prints_a_sweep_too(tmp_path):
+def test_the_command_prints_a_sweep_too(tmp_path, capsys):
     (tmp_path / "swept.json").write_text(json.dumps({"sweep": SWEEP}))
-    assert printed(tmp_path / "swept.json").startswith("validation, 9 images")
+    assert tables.main([str(tmp_path / "swept.json")]) == 0
+    assert capsys.readouterr().out.startswith("validation, 9 images")
 
 
 @pytest.mark.parametrize(("content", "said"), [

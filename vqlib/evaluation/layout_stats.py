@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch.nn.functional as F
 from scipy import ndimage
-from scipy.stats import wasserstein_distance
 from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 from torch import Tensor
@@ -136,6 +135,8 @@ def wasserstein(a: dict, b: dict) -> dict[str, float]:
 
     That of radial_darkness is the mean over rings. Equal sets have 0.
     """
+    from scipy.stats import wasserstein_distance  # slow to import
+
     distance = {}
     for name in a:
         columns_a = a[name].reshape(len(a[name]), -1).T              # (1 or R, n)
