@@ -164,6 +164,9 @@ def test_an_archive_may_lack_a_part(tmp_path):
     ({"labels": np.zeros((6, 1, 1), int)}, r"shape \(6, 1, 1\)"),
     ({"labels": LABELS - 1}, "go down to -1"),
     ({"labels": LABELS + 0.5}, "labels are float64"),
+    ({"labels": LABELS + 1e300}, "labels are float64"),
+    ({"labels": np.array([0, 1, np.inf, 1, 0, 1])}, "labels are float64"),
+    ({"labels": np.array([0, 1, np.nan, 1, 0, 1], np.float16)}, "labels are float16"),
     ({"labels": np.array([*"abcde", None], object)}, "Python objects"),
     ({"class_names": ["nv", "mel"]}, "a label is 2, but only 2 classes have names"),
 ])

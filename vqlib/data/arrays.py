@@ -15,6 +15,7 @@ from vqlib.data.records import DataError, Record, Source, printable
 
 PARTS = ("train_", "val_", "test_", "", "valid_", "validation_")    # MedMNIST has the first three
 ROUNDING = 1e-3   # of floats: less than half a step of 8 bits, so bytes stay bytes
+LARGEST = 2.0**31   # of classes that are numbered by floats
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError,
           NotImplementedError, RuntimeError)      # what numpy and zipfile say of a damaged archive
 
@@ -142,8 +143,10 @@ def one_a_row(labels: np.ndarray, name: str) -> np.ndarray:        # (n,) or (n,
         raise DataError(f"{name} have the shape {labels.shape}: (n,) or (n, 1) is needed")
     labels = labels.reshape(len(labels))
     labels = as_text(labels)
-    if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():       # not so for nan
-        labels = labels.astype(np.int64)
+    if labels.dtype.kind == "f":
+        numbers = labels.astype(np.float64)
+        if (abs(numbers) < LARGEST).all() and (numbers % 1 == 0).all():      # not so for nan
+            labels = numbers.astype(np.int64)
     if labels.dtype.kind not in "iubU":
         raise DataError(f"{name} are {labels.dtype}: whole numbers from 0, or texts, are needed")
     if labels.dtype.kind in "iu" and len(labels) and labels.min() < 0:
