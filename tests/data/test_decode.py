@@ -203,3 +203,16 @@ def test_arrays_are_enlarged_for_a_geometry_that_resizes_and_say_so(npz, tmp_pat
 def test_arrays_smaller_than_a_raw_crop_are_refused(npz, tmp_path):
     with pytest.raises(DataError, match="28 x 28 px is smaller than the crop of 32"):
         Dataset(open_source(npz), Geometry(32, None), cache=tmp_path)
+
+
+def test_a_picture_of_too_many_pixels_is_left_out_before_it_is_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr("vqlib.data.decode.MOST_PIXELS", 100 * 100)
+    folder = tmp_path / "set" / "nv"
+    folder.mkdir(parents=True)
+    for i, (side, suffix) in enumerate([(100, "png"), (101, "png"), (200, "jpg"), (900, "jpg")]):
+        picture(i).resize((side, side)).save(folder / f"{side}.{suffix}")
+    dataset = Dataset(open_source(tmp_path / "set"), GEOMETRY, cache=tmp_path / "cache")
+    assert dataset.names == ["nv/100.png", "nv/200.jpg"]           # JPEGs are shrunk while decoded
+    assert dict(dataset.skipped) == {
+        "nv/101.png": "ValueError: 101 x 101 px are more than 10,000: save it smaller",
+        "nv/900.jpg": "ValueError: 113 x 113 px are more than 10,000: save it smaller"}

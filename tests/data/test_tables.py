@@ -193,3 +193,11 @@ def test_a_table_of_many_features_is_read_if_it_names_images(tmp_path):
 def test_a_table_of_pixels_is_not_read(tmp_path):
     header = ",".join(f"pixel{i:04d}" for i in range(784)) + ",label\n"
     assert found(tmp_path, header + "0," * 784 + "4\n").rows == []
+
+
+@pytest.mark.parametrize("row", [1, 30])
+def test_a_long_cell_is_read(tmp_path, row):
+    rows = [f"a{i},nv,{'x' * 140_000 * (i == row)}" for i in range(40)]
+    table = read(tmp_path, "\n".join(["image,dx,note", *rows]))
+    assert len(table.rows) == 40
+    assert len(table.rows[row][1]["note"]) == 140_000

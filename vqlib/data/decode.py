@@ -16,6 +16,7 @@ FORMATS = tuple(name for name in Image.ID if name in Image.OPEN and name not in 
     "EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 LEVELS = 8           # greys, or colours of a palette, that a segmentation has at most
 SAMPLE = (64, 64)    # pixels that are looked at for one with soft edges
+MOST_PIXELS = 2**26  # of a picture that is decoded, on each core at a time: 0.2 GB as RGB
 
 @dataclass(frozen=True)
 class Geometry:
@@ -56,7 +57,7 @@ def read_rgb(source: Path | BinaryIO, geometry: Geometry, masks=False) -> Image.
 
     source: a file, or its bytes as an open file. Of an animation the first frame is read. Raises
     OSError for what is cut or no image, ValueError for pixels of more than 8 bits, for a TIFF of
-    several pages, and for a segmentation, unless `masks` are wanted.
+    several pages, for too many pixels, and for a segmentation, unless `masks` are wanted.
     """
     with Image.open(source, formats=FORMATS) as opened:
         image = opened
@@ -64,6 +65,7 @@ def read_rgb(source: Path | BinaryIO, geometry: Geometry, masks=False) -> Image.
             raise ValueError(f"{image.n_frames} pages: save each as an image of its own")
         if geometry.resize:            # a JPEG is shrunk while it is decoded: faster
             image.draft("RGB", (2 * geometry.resize, 2 * geometry.resize))
+        assert_fits_memory(image)
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"{image.mode} pixels of more than 8 bits are not supported")
@@ -77,6 +79,13 @@ def read_rgb(source: Path | BinaryIO, geometry: Geometry, masks=False) -> Image.
     if not masks and (mode == "1" or is_mask(image, palette=mode == "P")):
         raise ValueError("black and white only, or a few flat colours: a mask, no photograph")
     return image
+
+
+def assert_fits_memory(image: Image.Image) -> None:
+    """Raises ValueError for a picture of too many pixels, before they are decoded."""
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} px are more than {MOST_PIXELS:,}: "
+                         "save it smaller")
 
 
 def is_mask(image: Image.Image, palette=False) -> bool:
@@ -99,6 +108,7 @@ def is_mask_file(path: Path) -> bool:
     """Whether a file is a mask by its pixels, or of one colour; an unreadable one is none."""
     try:
         with Image.open(path, formats=FORMATS) as image:
+            assert_fits_memory(image)
             rgb = image.convert("RGB")
             return bool(rgb.getcolors(1)) or is_mask(rgb, image.mode == "P")
     except Exception:                  # whatever is wrong with it is told when it is decoded

@@ -97,6 +97,7 @@ def read_table(path: Path, delimiter: str | None = None) -> Table:
 
     Raises DataError that names the line if a quote is not closed, or if there is no header or row.
     """
+    csv.field_size_limit(2**31 - 1)    # else a cell of over 131,072 letters is an error
     name, text = printable(path.name), read_text(path).replace("\0", "")
     if text.lstrip().startswith("<"):
         raise DataError(f"{name} is a web page, no table: fetch it again")
