@@ -36,11 +36,12 @@ def expected(notebook: str, rows: dict[str, str]) -> str:
     """
     columns = {"this run": rows}
     for title, name in SETTINGS.items():
-        for place in (paths.home(), paths.CHECKOUT):               # a $VQLIB_HOME may have none
+        kept = {}
+        for place in (paths.CHECKOUT, paths.home()):               # a $VQLIB_HOME may have none
             path = place / "data" / "notebooks" / f"{name}.json"
-            if is_there(path) and (of_setting := read_json(path).get(notebook)):
-                columns[title] = of_setting
-                break
+            kept |= read_json(path) if is_there(path) else {}
+        if of_setting := kept.get(notebook):
+            columns[title] = of_setting
     measures = dict.fromkeys(name for values in columns.values() for name in values)
     lines = [["measure", *columns], ["---"] * (1 + len(columns))]
     lines += [[name, *(values.get(name, "-") for values in columns.values())] for name in measures]

@@ -236,7 +236,7 @@ def index_of(source: Source, images: np.ndarray, outcomes: list[Outcome]) -> dic
 
 
 def must_be_digested(record: Record) -> bool:
-    """Whether no lesion id says which picture a file is, or its size not whether it changed."""
+    """Whether a file without a lesion id may be a copy, or may change and keep its size."""
     return isinstance(record.place, Path) and (
         record.lesion == record.name or record.place.suffix.lower() not in JPEG)
 
