@@ -107,7 +107,7 @@ ALL = (
         windowed_training=replace(QUICK_PRIOR, steps=300, lrs=(2e-3,)),
         flow_decoder=FlowDecoderConfig(),
         flow_decoder_training=TrainConfig(steps=300, batch=16),
-        prior_augmentations=(0,),           # these priors do not get round the images once
+        prior_augmentations=(0,),           # they see an image of HAM10000 about once
         n_compared=64,
         baseline_steps=150,                 # enough to see a codebook collapse
     ),
